@@ -1,0 +1,173 @@
+import { spawn } from 'node:child_process'
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { Client, connections } from './client.mjs'
+import { descendants } from './proc.mjs'
+
+const START_LIMIT_MS = 20_000
+const TOKEN = 'bench-token-0123456789abcdef'
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url))
+const node = process.execPath
+const server = here('stdio-server.mjs')
+
+function sidecar(topology) {
+  return (port, folder) => {
+    const tokens = join(folder, 'tokens')
+    writeFileSync(tokens, `bench:${TOKEN}\n`, { mode: 0o600 })
+    const listen = ['--host', '127.0.0.1', '--port', port, '--admin-port', '0']
+    const options = ['--bearer-token-file', tokens, '--topology', topology]
+    return [here('../dist/bin/mcp-sidecar.js'), ...listen, ...options, '--', node, server]
+  }
+}
+
+function supergateway(...mode) {
+  return (port) => {
+    const program = here('node_modules/supergateway/dist/index.js')
+    const options = ['--outputTransport', 'streamableHttp', ...mode, '--port', port]
+    return ['--import', here('loopback.mjs'), program, '--stdio', `"${node}" "${server}"`, ...options]
+  }
+}
+
+function mcpProxy(port) {
+  const program = here('node_modules/mcp-proxy/dist/bin/mcp-proxy.mjs')
+  return [program, '--host', '127.0.0.1', '--port', port, '--server', 'stream', '--', node, server]
+}
+
+const noSessions = 'it keeps no sessions'
+const noProcessEach = 'one server process per session'
+const fixedAnswer = 'its answer is fixed'
+const bodyLimit = 'its request body limit is 100 kB'
+
+/**
+ * `args(port, folder)` are node's arguments; all listen on 127.0.0.1 and serve /mcp. `cannot` gives the reason by
+ * figure. Options left out are at their defaults, logging included; each logs to a file.
+ */
+export const contestants = [
+  {
+    name: 'sidecar-shared',
+    args: sidecar('shared'),
+    headers: { authorization: `Bearer ${TOKEN}` },
+    cannot: {},
+  },
+  {
+    name: 'sidecar-per-session',
+    args: sidecar('per-session'),
+    headers: { authorization: `Bearer ${TOKEN}` },
+    cannot: { sessions: noProcessEach },
+  },
+  {
+    name: 'floor',
+    args: (port) => [here('floor.mjs'), port, node, server],
+    cannot: { sessions: noSessions },
+  },
+  {
+    name: 'echo',
+    args: (port) => [here('echo.mjs'), port],
+    fixed: true,
+    cannot: { payload: fixedAnswer, sessions: noSessions },
+  },
+  {
+    name: 'supergateway-stateful',
+    peer: true,
+    args: supergateway('--stateful'),
+    cannot: { upload: bodyLimit, sessions: noProcessEach },
+  },
+  {
+    name: 'supergateway-stateless',
+    peer: true,
+    args: supergateway(),
+    cannot: { upload: bodyLimit, sessions: noSessions },
+  },
+  { name: 'mcp-proxy', peer: true, args: mcpProxy, cannot: {} },
+]
+
+async function freePort() {
+  const probe = createServer()
+  await new Promise((resolve) => probe.listen(0, '127.0.0.1', resolve))
+  const { port } = probe.address()
+  await new Promise((resolve) => probe.close(resolve))
+  return String(port)
+}
+
+const running = new Set()
+
+/**
+ * Starts a contestant and waits for its first checked tools/call. `startMs` is the time from before the spawn to that
+ * answer, the client's handshake included. A `collectable` one collects its garbage on SIGUSR2.
+ */
+export async function start(contestant, folder, { collectable = false } = {}) {
+  const port = await freePort()
+  const preload = collectable ? ['--expose-gc', '--import', here('collect.mjs')] : []
+  const args = [...preload, ...contestant.args(port, folder)]
+  const logFile = join(folder, `${contestant.name}.log`)
+  const log = openSync(logFile, 'w')
+  const startedAt = performance.now()
+  // An open pipe as input: supergateway ends when its input does.
+  const child = spawn(node, args, { stdio: ['pipe', log, log] })
+  closeSync(log)
+  const target = {
+    url: `http://127.0.0.1:${port}/mcp`,
+    headers: contestant.headers,
+    fixed: contestant.fixed,
+  }
+  const self = { contestant, child, pid: child.pid, target, stop: () => stop(self) }
+  running.add(self)
+  try {
+    await firstCall(target, child)
+  } catch (error) {
+    await self.stop()
+    const lastLine = readFileSync(logFile, 'utf8').trim().split('\n').at(-1)
+    throw new Error(`${contestant.name} did not start: ${error.message}; its last log line: ${lastLine}`)
+  }
+  self.startMs = performance.now() - startedAt
+  return self
+}
+
+async function firstCall(target, child) {
+  const agent = connections(1)
+  const deadline = performance.now() + START_LIMIT_MS
+  try {
+    for (;;) {
+      try {
+        const client = new Client(target)
+        await client.open(agent)
+        await client.echo(agent)
+        return
+      } catch (error) {
+        const notYet = ['ECONNREFUSED', 'ECONNRESET'].includes(error.code) || error.status >= 502
+        if (!notYet || child.exitCode !== null || performance.now() > deadline) throw error
+      }
+      await sleep(2)
+    }
+  } finally {
+    agent.destroy()
+  }
+}
+
+function kill(pid) {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch {
+    // It has ended already.
+  }
+}
+
+// Without a farewell: some peers take more than a second for theirs. A server process ends with its input, too.
+async function stop(self) {
+  if (!running.delete(self)) return
+  const { child } = self
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const family = descendants(child.pid)
+  const ended = new Promise((resolve) => child.once('exit', resolve))
+  child.kill('SIGKILL')
+  await ended
+  for (const pid of family) kill(pid)
+}
+
+export async function stopAll() {
+  await Promise.all([...running].map((self) => self.stop()))
+}

@@ -1,0 +1,37 @@
+#!/bin/sh
+# What follows the image's name, and what it becomes:
+#   npx -y some-server                a command: it is wrapped
+#   --auth none -- npx some-server    flags: they go to mcp-sidecar as they are
+#   validate --config FILE            a subcommand: likewise
+#   (nothing)                         MCP_SIDECAR_COMMAND or MCP_SIDECAR_CONFIG says what to run
+set -eu
+
+if [ $# -eq 0 ] && [ -z "${MCP_SIDECAR_COMMAND-}${MCP_SIDECAR_CONFIG-}" ]; then
+  cat >&2 <<'END'
+mcp-sidecar: no command given. Say which MCP server to wrap, in one of these ways:
+  docker run IMAGE npx -y @modelcontextprotocol/server-everything
+  docker run IMAGE --auth none -- npx -y @modelcontextprotocol/server-everything
+  MCP_SIDECAR_COMMAND='["npx", "-y", "@modelcontextprotocol/server-everything"]'
+  MCP_SIDECAR_CONFIG=/etc/mcp-sidecar/config.yaml
+END
+  exit 64 # EX_USAGE of sysexits.h
+fi
+
+case ${1-} in
+  '' | -* | run | validate | schema | errors) ;;
+  *) set -- -- "$@" ;;
+esac
+
+# In a namespace with a Service named mcp-sidecar, Kubernetes gives every pod MCP_SIDECAR_PORT=tcp://10.0.0.1:8080:
+# the address of that Service, not a setting of ours.
+case ${MCP_SIDECAR_PORT-} in *://*) MCP_SIDECAR_PORT='' ;; esac
+case ${MCP_SIDECAR_ADMIN_PORT-} in *://*) MCP_SIDECAR_ADMIN_PORT='' ;; esac
+
+# Nobody reaches a loopback address from outside the container. mcp-sidecar itself still refuses to listen on any
+# other address until a bearer token file, or `--auth none`, is written down.
+export MCP_SIDECAR_HOST="${MCP_SIDECAR_HOST:-0.0.0.0}"
+export MCP_SIDECAR_PORT="${MCP_SIDECAR_PORT:-8080}"
+export MCP_SIDECAR_ADMIN_PORT="${MCP_SIDECAR_ADMIN_PORT:-9090}"
+
+# -s: reap orphans even where another process is PID 1 (docker run --init, a shared process namespace).
+exec tini -s -- node /app/dist/bin/mcp-sidecar.js "$@"

@@ -1,0 +1,7 @@
+import type { Handler } from '../core/pipeline.ts'
+import type { Decoded, Permitted } from '../core/types.ts'
+
+/** The layer that decides whether the caller may do this. Without rules every authenticated caller may. */
+export function authorize(decoded: Decoded, next: Handler<Permitted>): void | Promise<void> {
+  return next({ ...decoded, permit: { layer: 'none' } })
+}

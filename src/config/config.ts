@@ -1,0 +1,82 @@
+import type { LOG_LEVELS } from './values.ts'
+
+export type LogLevel = (typeof LOG_LEVELS)[number]
+
+/**
+ * The whole configuration, checked and in one unit per kind: milliseconds (`Ms`) and bytes (`Bytes`).
+ * Paths are absolute, names of hosts and origins in lower case. Limits, defaults and meaning of each value stand in
+ * `fields.ts`, from which docs/configuration.md is made.
+ */
+export interface Config {
+  readonly server: {
+    /** The program and its arguments; never empty, never given to a shell. */
+    readonly command: readonly string[]
+    /** Undefined: the folder the sidecar was started in. */
+    readonly cwd: string | undefined
+    /** The complete list of names to pass on, base set included; a name may end in `*` (any rest). */
+    readonly envAllow: readonly string[]
+    readonly envSet: Readonly<Record<string, string>>
+    readonly era: 'auto' | 'legacy'
+    readonly topology: 'auto' | 'per-session' | 'shared'
+    readonly startTimeoutMs: number
+    readonly warmSpares: number
+  }
+  readonly listen: {
+    readonly host: string
+    /** 0 takes any free port. */
+    readonly port: number
+    /** `host` (any port) or `host:port`, IPv6 in brackets. */
+    readonly allowedHosts: readonly string[]
+    /** As a browser writes them: `scheme://host` or `scheme://host:port`. */
+    readonly allowedOrigins: readonly string[]
+    readonly streamableHttp: boolean
+    readonly httpSse: boolean
+    readonly webSocket: boolean
+    readonly keepAliveMs: number
+  }
+  readonly admin: { readonly host: string; readonly port: number }
+  /** Neither of the two: nothing was chosen, which only a loopback address allows. */
+  readonly auth: { readonly none: boolean; readonly bearerTokenFile: string | undefined }
+  readonly limits: {
+    readonly requestBodyBytes: number
+    readonly serverMessageBytes: number
+    readonly sessions: number
+    readonly processes: number
+    readonly inFlightPerPrincipal: number
+    readonly connections: number
+    readonly requestTimeoutMs: number
+    readonly maxRequestTimeoutMs: number
+    readonly clientInputMs: number
+    readonly idleSessionMs: number
+    readonly sessionQueueBytes: number
+    readonly replayBufferBytes: number
+    readonly batch: number
+    readonly headerTimeoutMs: number
+    readonly bodyTimeoutMs: number
+  }
+  readonly shutdownGraceMs: number
+  readonly log: { readonly level: LogLevel; readonly format: 'auto' | 'json' | 'pretty' }
+}
+
+/** Dotted paths of the values: a record with any key (`envSet`) and a list are values, the other objects are sections. */
+type Leaves<T, Prefix extends string = ''> = {
+  [K in keyof T & string]: T[K] extends readonly unknown[]
+    ? `${Prefix}${K}`
+    : T[K] extends object
+      ? string extends keyof T[K]
+        ? `${Prefix}${K}`
+        : Leaves<T[K], `${Prefix}${K}.`>
+      : `${Prefix}${K}`
+}[keyof T & string]
+
+/** `'limits.requestBodyBytes'` and so on: the name of each value inside `Config`. */
+export type ConfigKey = Leaves<Config>
+
+/** The type of the value that a dotted path names. */
+export type ValueAt<T, Key extends string> = Key extends `${infer Head}.${infer Rest}`
+  ? Head extends keyof T
+    ? ValueAt<T[Head], Rest>
+    : never
+  : Key extends keyof T
+    ? T[Key]
+    : never

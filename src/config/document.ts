@@ -1,0 +1,121 @@
+import { type ErrorCode, isMap, isNode, isSeq, LineCounter, parseDocument, visit, type YAMLError } from 'yaml'
+import type { Problem } from './error.ts'
+import type { Path } from './parsed.ts'
+
+/** How many nodes aliases may stand for: enough to share a list, too few to fill the memory (the "billion laughs"). */
+const MAX_ALIASES = 100
+
+const TOO_DEEP = 'cannot be read as YAML: it is nested too deeply'
+
+/** A YAML file as plain values, with the way back to the place of each. */
+export interface Document {
+  readonly value: unknown
+  /**
+   * Where the value at `path` begins (its key with `key`), or the nearest thing around it that exists, in characters
+   * from the start of the file.
+   */
+  readonly offset: (path: Path, key?: 'key') => number
+  /** `name:line:column`. */
+  readonly where: (offset: number) => string
+}
+
+/** Reads one YAML 1.2 document. `name` is what the file is called in messages. Returns everything wrong with it. */
+export function readDocument(text: string, name: string): Document | readonly Problem[] {
+  const lines = new LineCounter()
+  const where = (offset: number): string => {
+    const { line, col } = lines.linePos(offset)
+    // The counter answers 0 for an empty file.
+    return `${name}:${Math.max(line, 1)}:${Math.max(col, 1)}`
+  }
+  let alias = 0
+  try {
+    const document = parseDocument(text, {
+      lineCounter: lines,
+      // The message of a pretty error repeats lines of the file, which may hold secrets.
+      prettyErrors: false,
+      stringKeys: true,
+      // Stated, so that a %YAML 1.1 directive cannot turn `no` into false or switch on more tags.
+      schema: 'core',
+      resolveKnownTags: false,
+    })
+    const wrong = relevant([...document.errors, ...document.warnings])
+    if (wrong.length > 0)
+      return wrong.map(({ code, pos }) => ({
+        where: where(pos[0]),
+        message: EXPLAINED[code] ?? 'not valid YAML',
+      }))
+    visit(document, {
+      Alias(_key, node) {
+        alias = start(node) ?? 0
+        return visit.BREAK
+      },
+    })
+    const value: unknown = document.toJS({ maxAliasCount: MAX_ALIASES }) ?? {}
+    return { value, offset: (path: Path, key?: 'key') => offsetOf(document.contents, path, key), where }
+  } catch (error) {
+    // Thrown, not collected: aliases beyond the limit or without an anchor, and nesting that exhausts the stack.
+    if (!(error instanceof ReferenceError)) return [{ where: where(0), message: TOO_DEEP }]
+    const message = `aliases (*name) point nowhere or stand for more than ${MAX_ALIASES} nodes: write the values out`
+    return [{ where: where(alias), message }]
+  }
+}
+
+function offsetOf(contents: unknown, path: Path, key?: 'key'): number {
+  let node = contents
+  let offset = start(node) ?? 0
+  for (const [depth, part] of path.entries()) {
+    if (isMap(node)) {
+      const pair = node.items.find((item) => String(item.key) === String(part))
+      if (pair === undefined) break
+      const keyOnly = key === 'key' && depth === path.length - 1
+      // A value that is not there has no place of its own.
+      offset = (keyOnly ? undefined : start(pair.value)) ?? start(pair.key) ?? offset
+      node = pair.value
+    } else if (isSeq(node)) {
+      node = node.items[Number(part)]
+      offset = start(node) ?? offset
+    } else break
+  }
+  return offset
+}
+
+/** Undefined for a value that was left empty. */
+function start(node: unknown): number | undefined {
+  if (!isNode(node) || !node.range) return undefined
+  const [begin, end] = node.range
+  return begin === end ? undefined : begin
+}
+
+// Written here, because some messages of the parser repeat a piece of the file, which may be a secret.
+const EXPLAINED: Partial<Record<ErrorCode, string>> = {
+  DUPLICATE_KEY: 'this key is there twice: keep one of the two',
+  MULTIPLE_DOCS: 'a second document begins here (---): the file holds only one',
+  TAG_RESOLVE_FAILED: 'tags (!name) are not supported: write the plain value',
+  NON_STRING_KEY: 'a key must be plain text',
+  TAB_AS_INDENT: 'not valid YAML: a tab indents this line, use spaces',
+  BAD_INDENT: 'not valid YAML: the indentation does not fit the lines around it',
+  BAD_DIRECTIVE: 'not valid YAML: this %directive is not understood, leave it out',
+  BAD_DQ_ESCAPE:
+    'not valid YAML: there is no such backslash escape, use single quotes or double the backslash',
+  BAD_SCALAR_START: 'not valid YAML: a value cannot start with this character, put quotes around it',
+  BLOCK_AS_IMPLICIT_KEY:
+    'not valid YAML: a second key on this line, put quotes around the value or start a new line',
+  MULTILINE_IMPLICIT_KEY: 'not valid YAML: a key needs a colon after it, on the same line',
+  MISSING_CHAR: 'not valid YAML: a colon, comma, quote, bracket or blank is missing here or just before',
+  UNEXPECTED_TOKEN:
+    'not valid YAML: this does not belong here, look for a missing quote, comma or colon before it',
+  RESOURCE_EXHAUSTION: TOO_DEEP,
+}
+
+/** Mistakes of content, each worth reporting; of the others only the first counts, the rest follow from it. */
+const SEPARATE: ReadonlySet<ErrorCode> = new Set([
+  'DUPLICATE_KEY',
+  'MULTIPLE_DOCS',
+  'NON_STRING_KEY',
+  'TAG_RESOLVE_FAILED',
+])
+
+function relevant(errors: readonly YAMLError[]): readonly YAMLError[] {
+  const first = errors.find(({ code }) => !SEPARATE.has(code))
+  return first === undefined ? errors : [first]
+}

@@ -1,0 +1,50 @@
+import { resolve } from 'node:path'
+import type { Problem } from './error.ts'
+import { FIELDS, type Field, type SettingKey } from './fields.ts'
+import type { Parsed, Path } from './parsed.ts'
+
+/** One value and where it was given. */
+export interface Setting {
+  readonly value: unknown
+  /** `--port`, `MCP_SIDECAR_PORT`, `file:line:column`, `command line`, or `default`. */
+  readonly where: string
+  /** The same for a part of the value; differs from `where` only in a file. */
+  readonly at: (path: Path) => string
+}
+
+/** What one source (flags, variables, file) says. */
+export class Layer {
+  readonly settings = new Map<SettingKey, Setting>()
+  /** Given, but wrong: no check that reads these values makes sense. */
+  readonly failed = new Set<SettingKey>()
+  readonly problems: Problem[] = []
+  /** The source could not be read at all: it might have said anything. */
+  unreadable = false
+
+  /**
+   * Enters a parsed value, or what is wrong with it. Relative paths are resolved against `folder`. `name` opens the
+   * message where `at` alone does not say which value is meant.
+   */
+  enter(key: SettingKey, parsed: Parsed<unknown>, folder: string, at: Setting['at'], name = ''): void {
+    if (parsed.ok) {
+      const { type }: Field<unknown> = FIELDS[key]
+      const value = type.onDisk === undefined ? parsed.value : resolve(folder, String(parsed.value))
+      this.settings.set(key, { value, where: at([]), at })
+      return
+    }
+    this.failed.add(key)
+    for (const { path, message } of parsed.faults)
+      this.problems.push({
+        where: at(path),
+        message: name === '' ? message : `${dotted(name, path)}: ${message}`,
+      })
+  }
+}
+
+/** `listen.allowedOrigins[2]`, `server.env.set.NAME`. */
+export function dotted(name: string, path: Path): string {
+  return path.reduce<string>(
+    (text, part) => (typeof part === 'number' ? `${text}[${part}]` : `${text}.${part}`),
+    name,
+  )
+}

@@ -1,0 +1,46 @@
+import * as z from 'zod'
+import { FILLED_SECTIONS, type Field, SECTIONS } from './fields.ts'
+import { ROOT, type Section } from './sections.ts'
+
+export type { Config, ConfigKey, LogLevel } from './config.ts'
+
+/** A value: its check is the parser of the table, and what the JSON Schema says of it stands there too. */
+function valueSchema(field: Field<unknown>): z.ZodType {
+  const description = 'means' in field ? `${field.doc} Default: ${field.means}.` : field.doc
+  const fallback = 'default' in field ? { default: field.default } : {}
+  return z
+    .unknown()
+    .superRefine((input, context) => {
+      const parsed = field.type.parse(input)
+      if (parsed.ok) return
+      // Not to be continued: in a union, a form that may go on hides what the other form has to say.
+      for (const { path, message } of parsed.faults)
+        context.addIssue({ code: 'custom', path: [...path], message, continue: false })
+    })
+    .meta({ ...field.type.json, ...fallback, description })
+}
+
+function sectionSchema(section: Section, path: string): z.ZodType {
+  const shape: Record<string, z.ZodType> = {}
+  for (const name of section.names) {
+    const [field, inner] = [section.fields.get(name), section.sections.get(name)]
+    const value = field && valueSchema(field)
+    const below = inner && sectionSchema(inner, path === '' ? name : `${path}.${name}`)
+    const forms = [value, below].filter((form) => form !== undefined)
+    shape[name] = (forms.length === 1 ? (forms[0] as z.ZodType) : z.union(forms)).optional()
+  }
+  const object = z.strictObject(shape)
+  const description = SECTIONS[path] ?? ''
+  if (!FILLED_SECTIONS.has(path)) return object.meta({ description })
+  return object
+    .refine((input) => Object.keys(input).length > 0, {
+      error: `is empty: it needs ${section.names.join(' or ')}`,
+      abort: true,
+      // With an unknown key in it, that is what is wrong.
+      when: ({ issues }) => issues.length === 0,
+    })
+    .meta({ description, minProperties: 1 })
+}
+
+/** The configuration file: no key is required and none that is unknown is accepted. */
+export const fileSchema: z.ZodType = sectionSchema(ROOT, '')

@@ -1,0 +1,28 @@
+/** Messages of the sidecar's own making. */
+import { SidecarError, type ErrorCode } from './errors.ts'
+import { type Message, readMessages } from './jsonrpc.ts'
+
+export function messageOf(text: string): Message {
+  return readMessages(Buffer.from(text)).messages[0] as Message
+}
+
+/** The id is a place holder: whoever sends it puts its own in. */
+export function localRequest(method: string, params: object): Message {
+  return messageOf(JSON.stringify({ jsonrpc: '2.0', id: 0, method, params }))
+}
+
+export function localNotification(method: string, params?: object): Message {
+  return messageOf(JSON.stringify({ jsonrpc: '2.0', method, ...(params === undefined ? {} : { params }) }))
+}
+
+/** @param idText the id as JSON text */
+export function localResult(idText: string, result: object): Message {
+  return messageOf(`{"jsonrpc":"2.0","id":${idText},"result":${JSON.stringify(result)}}`)
+}
+
+/** A refusal of a server's request; `rpc` is the JSON-RPC code, which may differ from the table's for clients. */
+export function localRefusal(idText: string, rpc: number, reason: ErrorCode): Message {
+  const data = { source: 'mcp-sidecar', reason }
+  const error = { code: rpc, message: new SidecarError(reason).message, data }
+  return messageOf(`{"jsonrpc":"2.0","id":${idText},"error":${JSON.stringify(error)}}`)
+}

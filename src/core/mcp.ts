@@ -1,0 +1,73 @@
+/** What the sidecar knows of MCP's methods and versions. Unknown methods pass through untouched. */
+
+/** Protocol versions of the handshake era that both legs accept, newest first (D10). */
+export const legacyVersions = ['2025-11-25', '2025-06-18', '2025-03-26', '2024-11-05'] as const
+export const latestLegacyVersion = legacyVersions[0]
+
+export function isLegacyVersion(version: string): boolean {
+  return (legacyVersions as readonly string[]).includes(version)
+}
+
+/** Batches exist in 2025-03-26 alone (basic/index, "Batching"). */
+export const batchVersion = '2025-03-26'
+
+/** Clients from this version on understand an SSE event with empty data (SEP-1699 priming). */
+export function understandsPriming(version: string | undefined): boolean {
+  return version !== undefined && version >= '2025-11-25'
+}
+
+/** Methods during which a server may ask the client for something. */
+export function isInteractive(method: string): boolean {
+  return method === 'tools/call' || method === 'prompts/get' || method === 'resources/read'
+}
+
+const methods = new Set([
+  'initialize',
+  'ping',
+  'tools/list',
+  'tools/call',
+  'resources/list',
+  'resources/templates/list',
+  'resources/read',
+  'resources/subscribe',
+  'resources/unsubscribe',
+  'prompts/list',
+  'prompts/get',
+  'completion/complete',
+  'logging/setLevel',
+  'tasks/get',
+  'tasks/result',
+  'tasks/list',
+  'tasks/cancel',
+  'sampling/createMessage',
+  'elicitation/create',
+  'roots/list',
+  'notifications/initialized',
+  'notifications/cancelled',
+  'notifications/progress',
+  'notifications/message',
+  'notifications/roots/list_changed',
+  'notifications/tools/list_changed',
+  'notifications/prompts/list_changed',
+  'notifications/resources/list_changed',
+  'notifications/resources/updated',
+  'notifications/elicitation/complete',
+  'notifications/tasks/status',
+])
+
+/** The method as a metric label: a client chooses method names, so unknown ones share one label. */
+export function methodLabel(method: string): string {
+  return methods.has(method) ? method : 'other'
+}
+
+/** Severities of `notifications/message`, least severe first (RFC 5424 names). */
+export const logLevels = [
+  'debug',
+  'info',
+  'notice',
+  'warning',
+  'error',
+  'critical',
+  'alert',
+  'emergency',
+] as const

@@ -1,0 +1,183 @@
+/** The vocabulary that stages share. Pure: no I/O and no clock; imports nothing outside core. */
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Exchange, Outlet } from './exchange.ts'
+import type { SidecarError } from './errors.ts'
+import type { Message } from './jsonrpc.ts'
+
+/** Who is calling. Never holds the credential. */
+export interface Principal {
+  /** Unique among all principals; `anonymous` when authentication is off. */
+  readonly id: string
+  /** How it was proven: `none`, `bearer`. */
+  readonly method: string
+}
+
+export const anonymous: Principal = Object.freeze({ id: 'anonymous', method: 'none' })
+
+export type Transport = 'streamable-http' | 'http-sse' | 'websocket'
+
+/** A request whose headers have arrived and whose body has not been read. */
+export interface Received {
+  /** Chosen by us; the client sees it as `X-Request-Id` and in errors. */
+  readonly requestId: string
+  readonly transport: Transport
+  readonly remoteAddress: string
+  readonly httpMethod: string
+  readonly path: string
+  readonly headers: IncomingHttpHeaders
+}
+
+/** After Host and Origin were checked. */
+export interface Trusted extends Received {
+  /** The Origin header, if there was one and it is allowed. */
+  readonly origin: string | undefined
+}
+
+export interface Identified extends Trusted {
+  readonly principal: Principal
+}
+
+export type Era = 'legacy' | 'modern'
+
+/** One message of a client and the way back for its answer. */
+export interface Decoded extends Identified {
+  readonly message: Message
+  readonly era: Era
+  /** The session the client named, not yet looked up; undefined for its first message. */
+  readonly sessionId: string | undefined
+  readonly exchange: Exchange
+}
+
+/** What allowed the operation, for the audit log. */
+export interface Permit {
+  readonly layer: string
+}
+
+export interface Permitted extends Decoded {
+  readonly permit: Permit
+}
+
+export interface Deadline {
+  /** Silence after which the call fails; each progress starts it anew. Milliseconds. */
+  readonly timeoutMs: number
+  /** The end in any case. Milliseconds from the start. */
+  readonly maxMs: number
+  /** How long the call may wait for the client's own input. Milliseconds. */
+  readonly inputMs: number
+}
+
+export interface Admitted extends Permitted {
+  readonly deadline: Deadline
+}
+
+/** What a session offers to the stages after routing. */
+export interface ClientSession {
+  request(message: Message, exchange: Exchange, deadline: Deadline): void
+  notify(message: Message): void
+  respond(message: Message): void
+}
+
+/** A session as transports see it. */
+export interface SessionHandle extends ClientSession {
+  readonly id: string
+  /** Negotiated by initialize; undefined before. */
+  readonly version: string | undefined
+  /** Connects a GET stream. @throws ERR_STREAM_CONFLICT, ERR_EVENT_UNKNOWN */
+  attach(outlet: Outlet, lastEventId: string | undefined): void
+  end(error: SidecarError): void
+}
+
+/** Where transports find and open sessions. Implemented by session/. */
+export interface Sessions {
+  /** @throws ERR_SESSION_UNKNOWN, also for another principal's session */
+  get(id: string, principal: Principal): SessionHandle
+  /** @throws ERR_OVERLOADED, ERR_DRAINING */
+  open(principal: Principal, transport: Transport, main?: Outlet): SessionHandle
+}
+
+export interface Routed extends Admitted {
+  readonly session: ClientSession
+}
+
+/** A request as the upstream link sees it; implemented by session/. */
+export interface UpstreamCall {
+  readonly message: Message
+  readonly deadline: Deadline
+  /** A `notifications/progress` for this call; it still carries the link's token. */
+  progress(message: Message): void
+  /** The answer; it still carries the link's id. Exactly one of answer and fail is called, once. */
+  answer(message: Message): void
+  fail(error: SidecarError): void
+}
+
+export interface CallHandle {
+  /** Tells the server and forgets the call; neither answer nor fail follows. */
+  cancel(reason: string | undefined): void
+  /** While the client is being asked for input the call's timeout rests; `inputMs` bounds each question. */
+  waitForInput(waiting: boolean): void
+}
+
+/** One session's link to the server process that serves it. Implemented by upstream/. */
+export interface Upstream {
+  /** True when the process serves this session alone, so that it may be slowed down on its behalf. */
+  readonly exclusive: boolean
+  /** Bytes the server process has not read yet. */
+  readonly queuedBytes: number
+  call(call: UpstreamCall): CallHandle
+  /** A notification of the client, or its response to a request of the server. */
+  send(message: Message): void
+  pause(): void
+  resume(): void
+  /** Ends the lease; an exclusive process is shut down. */
+  release(): void
+}
+
+/** What a session does with messages of the server. Implemented by session/. */
+export interface UpstreamOwner {
+  /** @param call the call during which the server asked; undefined if there was none */
+  onRequest(message: Message, call: UpstreamCall | undefined): void
+  onNotification(message: Message, call: UpstreamCall | undefined): void
+  /** The process is gone and will not come back for this session. */
+  onEnd(error: SidecarError): void
+}
+
+/** Gives sessions their server process. */
+export interface Pool {
+  lease(owner: UpstreamOwner): Upstream
+}
+
+/** A long-lived way to the client beside the answers: the GET stream, an HTTP+SSE stream, a WebSocket. */
+export type { Exchange, Outlet }
+
+export interface Timer {
+  /** Starts the wait anew. */
+  refresh(): void
+  cancel(): void
+}
+
+/** Time, injected so that tests need not wait. */
+export interface Clock {
+  /** Monotonic milliseconds. */
+  now(): number
+  /** One call after `ms`; does not keep the process alive. */
+  after(ms: number, then: () => void): Timer
+}
+
+export interface Logger {
+  debug(fields: object, text: string): void
+  info(fields: object, text: string): void
+  warn(fields: object, text: string): void
+  error(fields: object, text: string): void
+}
+
+/** What is counted; observe/metrics gives each a name and a help text. */
+export interface Metrics {
+  refused(code: string): void
+  dropped(what: string): void
+  call(method: string, outcome: string, seconds: number): void
+  sessionOpened(transport: Transport): void
+  sessionClosed(transport: Transport): void
+  processStarted(): void
+  processExited(reason: string): void
+  processRestarted(): void
+}

@@ -1,0 +1,59 @@
+import { SidecarError } from '../core/errors.ts'
+import type { Exchange } from '../core/exchange.ts'
+import { type Message, readMessages } from '../core/jsonrpc.ts'
+import { batchVersion, isLegacyVersion } from '../core/mcp.ts'
+import type { Handler } from '../core/pipeline.ts'
+import type { Decoded, Identified } from '../core/types.ts'
+
+/**
+ * The messages of one text from a client.
+ *
+ * @param version of the client's session, if it has one: only 2025-03-26 knows batches
+ * @throws ERR_PARSE, ERR_INVALID_REQUEST, ERR_BATCH
+ */
+export function decode(
+  bytes: Buffer,
+  version: string | undefined,
+  maxBatch: number,
+): { readonly messages: readonly Message[]; readonly batch: boolean } {
+  const read = readMessages(bytes)
+  if (!read.batch) return read
+  if (version !== batchVersion) throw new SidecarError('ERR_BATCH')
+  if (read.messages.length === 0) throw new SidecarError('ERR_INVALID_REQUEST', { detail: 'an empty batch' })
+  if (read.messages.length > maxBatch) {
+    throw new SidecarError('ERR_INVALID_REQUEST', { detail: `more than ${maxBatch} messages (limits.batch)` })
+  }
+  if (read.messages.some((message) => message.method === 'initialize')) {
+    throw new SidecarError('ERR_INVALID_REQUEST', { detail: 'initialize inside a batch' })
+  }
+  return read
+}
+
+/** @throws ERR_VERSION if an MCP-Protocol-Version header names a version not spoken here (2025-06-18 and later) */
+export function checkVersionHeader(header: string | string[] | undefined): void {
+  if (header === undefined || (typeof header === 'string' && isLegacyVersion(header))) return
+  throw new SidecarError('ERR_VERSION', { detail: `MCP-Protocol-Version ${JSON.stringify(header)}` })
+}
+
+/**
+ * Sends one message down the path. What a stage throws becomes the answer of this message; `refused` is told so that
+ * it is logged. Resolves, or returns, when the message has been accepted or refused, not when it is answered.
+ */
+export function submit(
+  next: Handler<Decoded>,
+  identified: Identified,
+  part: { readonly message: Message; readonly sessionId: string | undefined; readonly exchange: Exchange },
+  refused: (error: SidecarError) => void,
+): void | Promise<void> {
+  const fail = (thrown: unknown): void => {
+    const error = SidecarError.from(thrown)
+    refused(error)
+    part.exchange.fail(error)
+  }
+  try {
+    const pending = next({ ...identified, ...part, era: 'legacy' })
+    if (pending !== undefined) return pending.catch(fail)
+  } catch (thrown) {
+    fail(thrown)
+  }
+}

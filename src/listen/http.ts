@@ -1,0 +1,90 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { rpcErrorText, SidecarError } from '../core/errors.ts'
+import type { Identified, Logger, Metrics, Received, Trusted } from '../core/types.ts'
+
+/** One HTTP request with its response. */
+export interface HttpIo {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+}
+
+export type HttpReceived = Received & HttpIo
+export type HttpTrusted = Trusted & HttpIo
+export type HttpIdentified = Identified & HttpIo
+
+/** The one place where a failure becomes an HTTP response; it is counted and logged here. */
+export class Refusals {
+  readonly #log: Logger
+  readonly #metrics: Metrics
+
+  constructor(log: Logger, metrics: Metrics) {
+    this.#log = log
+    this.#metrics = metrics
+  }
+
+  /** Counts and logs a failure that is answered elsewhere. */
+  note(error: SidecarError, received: Pick<Received, 'requestId' | 'remoteAddress'>): void {
+    this.#metrics.refused(error.code)
+    const fields = {
+      requestId: received.requestId,
+      code: error.code,
+      detail: error.detail,
+      remoteAddress: received.remoteAddress,
+    }
+    if (error.code === 'ERR_INTERNAL') this.#log.error({ ...fields, err: error.cause }, 'request failed')
+    else this.#log.warn(fields, 'request refused')
+  }
+
+  /** Answers with the error, if nothing has been answered yet. */
+  refuse(thrown: unknown, received: Pick<Received, 'requestId' | 'remoteAddress'> & HttpIo, idText?: string): void {
+    const error = SidecarError.from(thrown)
+    this.note(error, received)
+    writeError(received, error, idText)
+  }
+}
+
+/** An error as the whole response: JSON-RPC, never HTML, never a stack trace. */
+export function writeError(
+  { request, response, requestId }: HttpIo & { readonly requestId: string },
+  error: SidecarError,
+  idText?: string,
+): void {
+  if (response.headersSent) {
+    response.destroy()
+    return
+  }
+  const body = rpcErrorText(error, idText, requestId)
+  response.writeHead(error.httpStatus(idText !== undefined), {
+    ...error.headers,
+    // A body that was not asked for is not waited for either.
+    ...(request.complete ? {} : { Connection: 'close' }),
+    'Content-Type': 'application/json',
+    'Content-Length': Buffer.byteLength(body),
+    'X-Request-Id': requestId,
+  })
+  response.end(body)
+}
+
+/** The media types of an Accept or Content-Type header, in lower case, without parameters. */
+export function mediaTypes(header: string | undefined): string[] {
+  if (header === undefined) return []
+  return header.split(',').map((part) => (part.split(';', 1)[0] as string).trim().toLowerCase())
+}
+
+/** @throws ERR_CONTENT_TYPE unless the body is declared as JSON, so that nothing hides under another type */
+export function requireJson(request: IncomingMessage): void {
+  const header = request.headers['content-type']
+  if (header === 'application/json' || mediaTypes(header)[0] === 'application/json') return
+  throw new SidecarError('ERR_CONTENT_TYPE', { detail: `Content-Type ${JSON.stringify(header ?? '')}` })
+}
+
+/** @throws ERR_ACCEPT unless all of these types are acceptable to the client */
+export function requireAccept(request: IncomingMessage, ...needed: string[]): void {
+  const header = request.headers.accept
+  const accepted = mediaTypes(header)
+  const allows = (type: string): boolean =>
+    accepted.includes(type) || accepted.includes('*/*') || accepted.includes(`${type.split('/', 1)[0]}/*`)
+  if (needed.every(allows)) return
+  const detail = `Accept ${JSON.stringify(header ?? '')} does not allow ${needed.filter((t) => !allows(t)).join(', ')}`
+  throw new SidecarError('ERR_ACCEPT', { detail })
+}

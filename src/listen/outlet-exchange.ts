@@ -1,0 +1,48 @@
+import { rpcErrorText, type SidecarError } from '../core/errors.ts'
+import { Exchange, type Outlet } from '../core/exchange.ts'
+import type { Chunks } from '../core/jsonrpc.ts'
+
+/** The way back for one message on a transport where everything leaves through one long-lived outlet. */
+export class OutletExchange extends Exchange {
+  readonly outlet: Outlet
+  readonly attached = true
+  readonly streaming = false
+  readonly #idText: string | undefined
+  readonly #requestId: string
+
+  constructor(outlet: Outlet, idText: string | undefined, requestId: string) {
+    super()
+    this.outlet = outlet
+    this.#idText = idText
+    this.#requestId = requestId
+  }
+
+  get queuedBytes(): number {
+    return this.outlet.queuedBytes
+  }
+
+  onceDrained(then: () => void): void {
+    this.outlet.onceDrained(then)
+  }
+
+  // The session ends with its outlet, and with it the call.
+  onGone(): void {}
+  setHeader(): void {}
+  begin(): void {}
+
+  send(chunks: Chunks): void {
+    this.outlet.send(chunks)
+  }
+
+  protected writeAnswer(chunks: Chunks): void {
+    this.outlet.send(chunks)
+  }
+
+  protected writeError(error: SidecarError): void {
+    // A notification or response has no answer, not even a bad one.
+    if (this.#idText === undefined) return
+    this.outlet.send([Buffer.from(rpcErrorText(error, this.#idText, this.#requestId))])
+  }
+
+  protected writeNothing(): void {}
+}

@@ -1,0 +1,156 @@
+import { rpcErrorText, type SidecarError } from '../core/errors.ts'
+import { Exchange, type Outlet } from '../core/exchange.ts'
+import { byteLength, type Chunks } from '../core/jsonrpc.ts'
+import { EventStream, type EventStreamOptions, onceDrained } from './event-stream.ts'
+import { type HttpIo, writeError } from './http.ts'
+
+type Io = HttpIo & { readonly requestId: string }
+
+const comma = Buffer.from(',')
+
+/**
+ * The response to a POST: `application/json` if answers are all there is, an event stream from the moment something
+ * precedes one (D23). A batch (2025-03-26) is answered with one array, or with every message on one stream.
+ */
+export class PostReply {
+  readonly io: Io
+  readonly headers: Record<string, string>
+  readonly #options: EventStreamOptions
+  readonly #batch: boolean
+  readonly #answers: Chunks[] = []
+  /** Messages of the POST that have not been dealt with. */
+  #open: number
+  #stream: EventStream | undefined
+
+  /** @param elements messages in the batch; undefined for a message that stands alone */
+  constructor(io: Io, options: EventStreamOptions, elements: number | undefined) {
+    this.io = io
+    this.headers = { 'X-Request-Id': io.requestId }
+    this.#options = options
+    this.#batch = elements !== undefined
+    this.#open = elements ?? 1
+  }
+
+  get streaming(): boolean {
+    return this.#stream !== undefined
+  }
+
+  begin(primingId: string | undefined): void {
+    this.#stream ??= new EventStream(this.io.response, this.#options, this.headers)
+    if (primingId === undefined) this.#stream.open()
+    else this.#stream.prime(primingId)
+  }
+
+  send(chunks: Chunks, eventId?: string): void {
+    this.#stream?.send(chunks, eventId)
+  }
+
+  /** One message is done; `chunks` is its answer, if it has one. */
+  settle(chunks: Chunks | undefined, eventId?: string): void {
+    if (chunks !== undefined) {
+      if (this.#stream === undefined) this.#answers.push(chunks)
+      else this.#stream.send(chunks, eventId)
+    }
+    if (--this.#open === 0) this.#finish()
+  }
+
+  /** One message failed. Alone it decides the HTTP status; in a batch it is an element like the others. */
+  fail(error: SidecarError, idText: string | undefined, eventId?: string): void {
+    if (!this.#batch && this.#stream === undefined) {
+      if (!this.io.response.destroyed) writeError(this.io, error, idText)
+      return
+    }
+    const text = rpcErrorText(error, idText, this.io.requestId)
+    this.settle(idText === undefined ? undefined : [Buffer.from(text)], eventId)
+  }
+
+  #finish(): void {
+    const { response } = this.io
+    if (response.destroyed) return
+    const stream = this.#stream
+    if (stream !== undefined) {
+      for (const answer of this.#answers) stream.send(answer)
+      stream.close()
+    } else if (this.#answers.length === 0) response.writeHead(202, this.headers).end()
+    else if (this.#batch) {
+      const joined = this.#answers.flatMap((answer, i) => (i === 0 ? [...answer] : [comma, ...answer]))
+      this.#json([Buffer.from('['), ...joined, Buffer.from(']')])
+    } else this.#json(this.#answers[0] as Chunks)
+  }
+
+  #json(chunks: Chunks): void {
+    const { response } = this.io
+    response.writeHead(200, {
+      ...this.headers,
+      'Content-Type': 'application/json',
+      'Content-Length': byteLength(chunks),
+    })
+    if (chunks.length === 1) {
+      response.end(chunks[0])
+      return
+    }
+    response.cork()
+    for (const chunk of chunks) response.write(chunk)
+    response.end()
+  }
+}
+
+/** The way back for one message of a POST. */
+export class PostExchange extends Exchange {
+  readonly outlet: Outlet | undefined = undefined
+  readonly #reply: PostReply
+  readonly #idText: string | undefined
+
+  constructor(reply: PostReply, idText: string | undefined) {
+    super()
+    this.#reply = reply
+    this.#idText = idText
+  }
+
+  get attached(): boolean {
+    return !this.settled && !this.#reply.io.response.destroyed
+  }
+
+  get streaming(): boolean {
+    return this.#reply.streaming
+  }
+
+  get queuedBytes(): number {
+    const { response } = this.#reply.io
+    return response.destroyed ? 0 : response.writableLength
+  }
+
+  onceDrained(then: () => void): void {
+    onceDrained(this.#reply.io.response, then)
+  }
+
+  onGone(then: () => void): void {
+    this.#reply.io.response.once('close', () => {
+      if (!this.settled) then()
+    })
+  }
+
+  setHeader(name: string, value: string): void {
+    this.#reply.headers[name] = value
+  }
+
+  begin(primingId: string | undefined): void {
+    this.#reply.begin(primingId)
+  }
+
+  send(chunks: Chunks, eventId?: string): void {
+    this.#reply.send(chunks, eventId)
+  }
+
+  protected writeAnswer(chunks: Chunks, eventId?: string): void {
+    this.#reply.settle(chunks, eventId)
+  }
+
+  protected writeError(error: SidecarError, eventId?: string): void {
+    this.#reply.fail(error, this.#idText, eventId)
+  }
+
+  protected writeNothing(): void {
+    this.#reply.settle(undefined)
+  }
+}

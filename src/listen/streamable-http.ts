@@ -1,0 +1,88 @@
+import { SidecarError } from '../core/errors.ts'
+import type { Handler } from '../core/pipeline.ts'
+import type { Decoded, Sessions } from '../core/types.ts'
+import type { BodyReader } from './body.ts'
+import { checkVersionHeader, decode, submit } from './decode.ts'
+import { EventStream, type EventStreamOptions } from './event-stream.ts'
+import { type HttpIdentified, type Refusals, requireAccept, requireJson } from './http.ts'
+import { PostExchange, PostReply } from './post-reply.ts'
+
+export interface TransportContext {
+  readonly sessions: Sessions
+  readonly bodies: BodyReader
+  readonly refusals: Refusals
+  readonly streams: EventStreamOptions
+  readonly maxBatch: number
+  /** The rest of the request path. */
+  readonly messages: Handler<Decoded>
+}
+
+/** Streamable HTTP of 2025-03-26 to 2025-11-25 (basic/transports, "Streamable HTTP"). */
+export function streamableHttp(context: TransportContext): Handler<HttpIdentified> {
+  return (identified) => {
+    switch (identified.httpMethod) {
+      case 'POST':
+        return post(context, identified)
+      case 'GET':
+        return get(context, identified)
+      case 'DELETE':
+        return remove(context, identified)
+    }
+    throw new SidecarError('ERR_METHOD', { headers: { Allow: 'GET, POST, DELETE' } })
+  }
+}
+
+async function post(context: TransportContext, identified: HttpIdentified): Promise<void> {
+  const { request } = identified
+  requireJson(request)
+  requireAccept(request, 'application/json', 'text/event-stream')
+  const body = await context.bodies.read(identified)
+  const sessionId = sessionHeader(identified)
+  const version = (): string | undefined =>
+    sessionId === undefined ? undefined : context.sessions.get(sessionId, identified.principal).version
+  // Only an array makes the version matter before the session is looked up on the path.
+  const { messages, batch } = decode(body, isArray(body) ? version() : undefined, context.maxBatch)
+  if (messages[0]?.method !== 'initialize') checkVersionHeader(request.headers['mcp-protocol-version'])
+  const reply = new PostReply(identified, context.streams, batch ? messages.length : undefined)
+  for (const message of messages) {
+    const exchange = new PostExchange(reply, message.kind === 'request' ? message.idText : undefined)
+    const refused = (error: SidecarError): void => context.refusals.note(error, identified)
+    await submit(context.messages, identified, { message, sessionId, exchange }, refused)
+  }
+}
+
+function get(context: TransportContext, identified: HttpIdentified): void {
+  const { request, response } = identified
+  requireAccept(request, 'text/event-stream')
+  checkVersionHeader(request.headers['mcp-protocol-version'])
+  const session = namedSession(context, identified)
+  const stream = new EventStream(response, context.streams, { 'X-Request-Id': identified.requestId })
+  const lastEventId = request.headers['last-event-id']
+  session.attach(stream, typeof lastEventId === 'string' ? lastEventId : undefined)
+  stream.open()
+}
+
+function remove(context: TransportContext, identified: HttpIdentified): void {
+  checkVersionHeader(identified.headers['mcp-protocol-version'])
+  namedSession(context, identified).end(new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'the client ended it' }))
+  identified.response.writeHead(200, { 'Content-Length': 0, 'X-Request-Id': identified.requestId }).end()
+}
+
+function namedSession({ sessions }: TransportContext, identified: HttpIdentified) {
+  const id = sessionHeader(identified)
+  if (id === undefined) throw new SidecarError('ERR_SESSION_MISSING')
+  return sessions.get(id, identified.principal)
+}
+
+function sessionHeader({ headers }: HttpIdentified): string | undefined {
+  const header = headers['mcp-session-id']
+  return typeof header === 'string' && header !== '' ? header : undefined
+}
+
+function isArray(body: Buffer): boolean {
+  for (const c of body) {
+    if (c === 0x20 || c === 0x09 || c === 0x0a || c === 0x0d) continue
+    return c === 0x5b
+  }
+  return false
+}

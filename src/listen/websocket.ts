@@ -1,0 +1,162 @@
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { WebSocket, WebSocketServer } from 'ws'
+import { rpcErrorText, SidecarError } from '../core/errors.ts'
+import type { Outlet } from '../core/exchange.ts'
+import type { Chunks } from '../core/jsonrpc.ts'
+import type { Handler } from '../core/pipeline.ts'
+import type { Clock, Decoded, Sessions } from '../core/types.ts'
+import { decode, submit } from './decode.ts'
+import type { HttpIdentified, HttpReceived, Refusals } from './http.ts'
+import { OutletExchange } from './outlet-exchange.ts'
+
+export interface WebSocketContext {
+  readonly sessions: Sessions
+  readonly refusals: Refusals
+  readonly clock: Clock
+  readonly maxBatch: number
+  /** Longest message of a client. */
+  readonly maxPayloadBytes: number
+  /** Milliseconds between pings; a client that has not answered the last one is cut off. */
+  readonly pingMs: number
+  readonly messages: Handler<Decoded>
+}
+
+interface Upgrading {
+  readonly socket: Duplex
+  readonly head: Buffer
+}
+
+/** A request to switch protocols. */
+export type UpgradeReceived = HttpReceived & Upgrading
+/** The same, its headers checked and its caller known. */
+export type UpgradeIdentified = HttpIdentified & Upgrading
+
+/**
+ * MCP over WebSocket (D25): subprotocol `mcp`, one JSON-RPC message in each text frame, stdio semantics. The session
+ * lives as long as the socket. Browsers apply no CORS here, so Origin was checked before.
+ */
+export async function webSocket(context: WebSocketContext): Promise<Handler<UpgradeIdentified>> {
+  const { WebSocketServer: Server } = await import('ws')
+  const server: WebSocketServer = new Server({
+    noServer: true,
+    maxPayload: context.maxPayloadBytes,
+    perMessageDeflate: false,
+    handleProtocols: (offered) => (offered.has('mcp') ? 'mcp' : false),
+  })
+  return (identified) => {
+    const { request, socket, head, path } = identified
+    if (path !== '/ws') throw new SidecarError('ERR_NOT_FOUND', { detail: `an upgrade of ${path}` })
+    if (!offersMcp(request)) {
+      throw new SidecarError('ERR_HTTP', { detail: 'the WebSocket subprotocol mcp was not offered' })
+    }
+    server.handleUpgrade(request, socket, head, (ws) => serve(context, identified, ws))
+  }
+}
+
+function offersMcp(request: IncomingMessage): boolean {
+  const offered = request.headers['sec-websocket-protocol']
+  return offered?.split(',').some((name) => name.trim() === 'mcp') === true
+}
+
+function serve(context: WebSocketContext, identified: HttpIdentified, ws: WebSocket): void {
+  const outlet = new SocketOutlet(ws)
+  // Errors of the protocol (a frame too large, bad UTF-8) close the socket with the code that belongs to them.
+  ws.on('error', () => {})
+  keepAlive(context, ws)
+  let sessionId: string
+  let version: () => string | undefined
+  try {
+    const session = context.sessions.open(identified.principal, 'websocket', outlet)
+    sessionId = session.id
+    version = () => session.version
+  } catch (thrown) {
+    const error = SidecarError.from(thrown)
+    context.refusals.note(error, identified)
+    outlet.close(error)
+    return
+  }
+  ws.on('message', (data: Buffer, isBinary: boolean) => {
+    if (isBinary) {
+      outlet.close(new SidecarError('ERR_CONTENT_TYPE', { detail: 'a binary frame' }))
+      return
+    }
+    try {
+      for (const message of decode(data, version(), context.maxBatch).messages) {
+        const idText = message.kind === 'request' ? message.idText : undefined
+        const exchange = new OutletExchange(outlet, idText, identified.requestId)
+        const refused = (error: SidecarError): void => context.refusals.note(error, identified)
+        void submit(context.messages, identified, { message, sessionId, exchange }, refused)
+      }
+    } catch (thrown) {
+      const error = SidecarError.from(thrown)
+      context.refusals.note(error, identified)
+      outlet.sendError(error, identified.requestId)
+    }
+  })
+}
+
+function keepAlive({ clock, pingMs }: WebSocketContext, ws: WebSocket): void {
+  let answered = true
+  ws.on('pong', () => {
+    answered = true
+  })
+  const timer = clock.after(pingMs, () => {
+    if (!answered) {
+      ws.terminate()
+      return
+    }
+    answered = false
+    ws.ping()
+    timer.refresh()
+  })
+  ws.on('close', () => timer.cancel())
+}
+
+class SocketOutlet implements Outlet {
+  readonly #ws: WebSocket
+  #waiting: (() => void)[] = []
+
+  constructor(ws: WebSocket) {
+    this.#ws = ws
+    ws.on('close', () => this.#drained())
+  }
+
+  get queuedBytes(): number {
+    return this.#ws.bufferedAmount
+  }
+
+  send(chunks: Chunks): void {
+    if (this.#ws.readyState !== this.#ws.OPEN) return
+    const data = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)
+    this.#ws.send(data, { binary: false }, () => {
+      if (this.#ws.bufferedAmount === 0) this.#drained()
+    })
+  }
+
+  sendError(error: SidecarError, requestId: string): void {
+    this.send([Buffer.from(rpcErrorText(error, undefined, requestId))])
+  }
+
+  onceDrained(then: () => void): void {
+    if (this.#ws.bufferedAmount === 0) then()
+    else this.#waiting.push(then)
+  }
+
+  /** 1000 without an error; else the code of the error table, with its name as the reason. */
+  close(error?: SidecarError): void {
+    if (error === undefined) this.#ws.close(1000)
+    else this.#ws.close(error.close, error.code)
+  }
+
+  onClosed(then: () => void): void {
+    if (this.#ws.readyState === this.#ws.CLOSED) then()
+    else this.#ws.once('close', then)
+  }
+
+  #drained(): void {
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const then of waiting) then()
+  }
+}

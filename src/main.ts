@@ -1,0 +1,279 @@
+/**
+ * The composition root: Config in, a running Sidecar out. The only place that constructs things, and the picture of
+ * the request path as code.
+ */
+import { readFileSync } from 'node:fs'
+import { authenticate, type Authenticator } from './authn/authenticate.ts'
+import { bearerAuthenticator, parseTokens } from './authn/bearer.ts'
+import { authorize } from './authz/authorize.ts'
+import type { Config } from './config/config.ts'
+import { SidecarError } from './core/errors.ts'
+import { urlHost } from './core/net.ts'
+import { stack } from './core/pipeline.ts'
+import type { Clock, Decoded } from './core/types.ts'
+import { limiter } from './limit/admit.ts'
+import { type AdminContext, listenAdmin } from './listen/admin.ts'
+import { BodyReader } from './listen/body.ts'
+import { cors, dispatch, paths } from './listen/dispatch.ts'
+import { type HttpReceived, Refusals } from './listen/http.ts'
+import { checkOrigin, type HostAndOrigin, hostAndOrigin } from './listen/origin.ts'
+import { listen } from './listen/server.ts'
+import { type UpgradeReceived, webSocket } from './listen/websocket.ts'
+import { observeCalls } from './observe/calls.ts'
+import type { SidecarLogger } from './observe/logger.ts'
+import { createMetrics } from './observe/metrics.ts'
+import { Registry } from './session/registry.ts'
+import { relay, route } from './session/route.ts'
+import { commandProblem } from './upstream/command.ts'
+import { serverEnvironment } from './upstream/environment.ts'
+import { PerSessionPool } from './upstream/per-session.ts'
+import type { PoolOptions, ServerPool } from './upstream/pool.ts'
+import { Reaper } from './upstream/reaper.ts'
+import { SharedPool } from './upstream/shared.ts'
+
+export interface SidecarContext {
+  /** What the server's environment is filtered from. */
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly cwd: string
+  readonly log: SidecarLogger
+  /** The sidecar's own version. */
+  readonly version: string
+  readonly clock?: Clock
+}
+
+export interface Sidecar {
+  /** Where clients connect: the Streamable HTTP endpoint. */
+  readonly url: string
+  readonly adminUrl: string
+  readonly config: Config
+  /** The server answers and no shutdown is under way. */
+  readonly ready: boolean
+  /** Builds the new world beside the old one and swaps. @throws StartError; then nothing has changed */
+  reload(config: Config): void
+  /** Answers what is in flight within the grace, refuses new requests, ends sessions and server processes. */
+  stop(): Promise<void>
+}
+
+/** Something in the configuration or the environment that keeps the sidecar from starting; for the operator. */
+export class StartError extends Error {
+  override readonly name = 'StartError'
+}
+
+/** Everything that a reload replaces. */
+interface World {
+  readonly config: Config
+  readonly origin: HostAndOrigin
+  readonly authenticators: readonly Authenticator[]
+  readonly pool: ServerPool
+}
+
+/** Bodies of this many largest requests may be under way at one time. */
+const concurrentBodies = 64
+const pingMs = 30_000
+/** Between looks whether the last call has been answered during a shutdown. Milliseconds. */
+const drainCheckMs = 20
+
+export async function startSidecar(config: Config, context: SidecarContext): Promise<Sidecar> {
+  const { log } = context
+  const clock = context.clock ?? systemClock
+  const reaper = new Reaper(log)
+  let draining = false
+
+  const metrics = createMetrics({
+    sessions: () => registry.size,
+    processes: () => world.pool.processes,
+    queuedBytes: () => ({ client: registry.queuedBytes, server: world.pool.queuedBytes }),
+    inFlight: () => limits.inFlight,
+  })
+  const processContext = { clock, log, metrics, reaper }
+  let world = buildWorld(config, undefined)
+  // First of all, so that the server starts up while the listeners do.
+  world.pool.start()
+
+  const registry = new Registry(
+    { maxSessions: config.limits.sessions, idleMs: config.limits.idleSessionMs },
+    () => ({
+      pool: world.pool,
+      clock,
+      log,
+      metrics,
+      options: {
+        queueBytes: world.config.limits.sessionQueueBytes,
+        replayBytes: world.config.limits.replayBufferBytes,
+      },
+    }),
+  )
+  const limits = limiter(() => ({ ...world.config.limits, startTimeoutMs: world.config.server.startTimeoutMs }))
+  const refusals = new Refusals(log, metrics)
+
+  // The path of one message, outermost first.
+  const messages = stack<Decoded>()
+    .push(observeCalls(clock, log, metrics)) // sees every outcome, whoever refused
+    .push(authorize) // before limits: who may not do it cannot spend anyone's quota
+    .push(limits.admit) // before anything is allocated for the call
+    .push(route(registry)) // whose session, which server process
+    .handler(relay)
+
+  // The door: what is decided from the headers alone. A stranger costs us headers and nothing else.
+  const origin = (): HostAndOrigin => world.origin
+  const authenticators = (): readonly Authenticator[] => world.authenticators
+  const transports = {
+    sessions: registry,
+    bodies: new BodyReader(config.limits.requestBodyBytes, config.limits.requestBodyBytes * concurrentBodies),
+    refusals,
+    streams: { clock, keepAliveMs: config.listen.keepAliveMs },
+    maxBatch: config.limits.batch,
+    messages,
+  }
+  const http = stack<HttpReceived>()
+    .push(checkOrigin(origin)) // a page that was re-pointed here gets no further
+    .push(cors) // a preflight carries no credentials
+    .push(authenticate(authenticators)) // before any byte of the body
+    .handler(dispatch(() => world.config.listen, transports))
+  const upgrade = config.listen.webSocket
+    ? stack<UpgradeReceived>()
+        .push(checkOrigin(origin))
+        .push(authenticate(authenticators))
+        .handler(await webSocket({ ...transports, clock, pingMs, maxPayloadBytes: config.limits.requestBodyBytes }))
+    : undefined
+
+  const listener = await bound(`${urlHost(config.listen.host)}:${config.listen.port}`, '--port', () =>
+    listen({ ...config.listen, ...config.limits, maxConnections: config.limits.connections }, {
+      http,
+      upgrade,
+      refusals,
+    }),
+  )
+  const adminContext: AdminContext = {
+    readiness: () => {
+      if (draining) return { ready: false, reason: 'shutting down' }
+      const { ready } = world.pool
+      return { ready, reason: ready ? 'the MCP server answers' : 'the MCP server does not answer' }
+    },
+    metrics: () => metrics.exposition(),
+  }
+  const admin = await bound(`${urlHost(config.admin.host)}:${config.admin.port}`, '--admin-port', () =>
+    listenAdmin(config.admin, adminContext),
+  )
+
+  function buildWorld(next: Config, previous: World | undefined): World {
+    const authenticators = buildAuthenticators(next)
+    const origin = hostAndOrigin({ ...next.listen, authenticated: authenticators.length > 0 })
+    const sameServer =
+      previous !== undefined &&
+      JSON.stringify([previous.config.server, previous.config.limits]) === JSON.stringify([next.server, next.limits])
+    return { config: next, authenticators, origin, pool: sameServer ? previous.pool : buildPool(next) }
+  }
+
+  function buildPool(next: Config): ServerPool {
+    const { server, limits: bounds } = next
+    const env = serverEnvironment(context.env, server.envAllow, server.envSet)
+    const problem = commandProblem(server.command[0] as string, server.cwd ?? context.cwd, env['PATH'])
+    if (problem !== undefined) throw new StartError(`the MCP server cannot be started: ${problem}`)
+    const options: PoolOptions = {
+      command: { command: server.command, cwd: server.cwd, env },
+      maxProcesses: bounds.processes,
+      warmSpares: server.warmSpares,
+      startTimeoutMs: server.startTimeoutMs,
+      maxMessageBytes: bounds.serverMessageBytes,
+      version: context.version,
+    }
+    return server.topology === 'shared'
+      ? new SharedPool(options, processContext)
+      : new PerSessionPool(options, processContext)
+  }
+
+  async function bound<T>(address: string, flag: string, open: () => Promise<T>): Promise<T> {
+    try {
+      return await open()
+    } catch (thrown) {
+      await world.pool.close()
+      reaper.close()
+      const { code, message } = thrown as NodeJS.ErrnoException
+      const reason = code === 'EADDRINUSE' ? `it is in use; choose another with ${flag}` : message
+      throw new StartError(`cannot listen on ${address}: ${reason}`)
+    }
+  }
+
+  async function stop(): Promise<void> {
+    draining = true
+    limits.drain()
+    registry.drain()
+    const end = clock.now() + world.config.shutdownGraceMs
+    while (limits.inFlight > 0 && clock.now() < end) await wait(drainCheckMs)
+    registry.endAll(new SidecarError('ERR_DRAINING'))
+    listener.stopAccepting()
+    await world.pool.close()
+    await Promise.all([listener.close(), admin.close()])
+    reaper.close()
+  }
+
+  return {
+    url: `http://${urlHost(config.listen.host)}:${listener.port}${paths.streamableHttp}`,
+    adminUrl: `http://${urlHost(config.admin.host)}:${admin.port}`,
+    get config() {
+      return world.config
+    },
+    get ready() {
+      return adminContext.readiness().ready
+    },
+    reload(next) {
+      const fixed = fixedDifference(world.config, next)
+      if (fixed !== undefined) throw new StartError(`${fixed} cannot change while running; restart for that`)
+      const old = world
+      world = buildWorld(next, old)
+      log.setLevel(next.log.level)
+      if (world.pool === old.pool) return
+      world.pool.start()
+      old.pool.retire()
+    },
+    stop,
+  }
+}
+
+/** @throws StartError for a token file that cannot be used */
+function buildAuthenticators(config: Config): readonly Authenticator[] {
+  const { bearerTokenFile } = config.auth
+  if (bearerTokenFile === undefined) return []
+  try {
+    const tokens = parseTokens(readFileSync(bearerTokenFile, 'utf8'), bearerTokenFile)
+    return [bearerAuthenticator(() => tokens)]
+  } catch (thrown) {
+    throw new StartError(thrown instanceof Error ? thrown.message : String(thrown))
+  }
+}
+
+/** The first setting that only a restart can change and that differs, as the file names it. */
+function fixedDifference(old: Config, next: Config): string | undefined {
+  const fixed: readonly [string, (config: Config) => unknown][] = [
+    ['listen.host', ({ listen }) => listen.host],
+    ['listen.port', ({ listen }) => listen.port],
+    ['listen.webSocket', ({ listen }) => listen.webSocket],
+    ['listen.keepAlive', ({ listen }) => listen.keepAliveMs],
+    ['admin', ({ admin }) => `${admin.host}:${admin.port}`],
+    ['limits.sessions', ({ limits }) => limits.sessions],
+    ['limits.idleSession', ({ limits }) => limits.idleSessionMs],
+    ['limits.connections', ({ limits }) => limits.connections],
+    ['limits.requestBody', ({ limits }) => limits.requestBodyBytes],
+    ['limits.batch', ({ limits }) => limits.batch],
+    ['limits.headerTimeout', ({ limits }) => limits.headerTimeoutMs],
+    ['limits.bodyTimeout', ({ limits }) => limits.bodyTimeoutMs],
+    ['log.format', ({ log }) => log.format],
+  ]
+  return fixed.find(([, value]) => value(old) !== value(next))?.[0]
+}
+
+function wait(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms)
+  })
+}
+
+/** Monotonic time and timers that keep no process alive. */
+export const systemClock: Clock = {
+  now: () => performance.now(),
+  after: (ms, then) => {
+    const timer = setTimeout(then, ms).unref()
+    return { refresh: () => void timer.refresh(), cancel: () => clearTimeout(timer) }
+  },
+}

@@ -1,0 +1,78 @@
+import { pino } from 'pino'
+import type { Logger } from '../core/types.ts'
+
+export interface LogOptions {
+  readonly level: string
+  /** `auto` is readable text on a terminal and JSON elsewhere. */
+  readonly format: 'auto' | 'json' | 'pretty'
+}
+
+export interface LogOutput {
+  readonly isTTY?: boolean | undefined
+  write(text: string): unknown
+}
+
+export interface SidecarLogger extends Logger {
+  setLevel(level: string): void
+  /** Writes what is buffered; to be called before the process ends. */
+  flush(): void
+}
+
+/**
+ * JSON lines buffered up to 4 KiB and for at most 250 ms, so that a call does not wait for a write of its log line.
+ *
+ * @param output where readable text goes; JSON goes to the file descriptor behind stdout
+ */
+export function createLogger(options: LogOptions, output: LogOutput): SidecarLogger {
+  const pretty = options.format === 'pretty' || (options.format === 'auto' && output.isTTY === true)
+  const base = {
+    level: options.level,
+    base: null,
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label: string) => ({ level: label }) },
+    redact: { paths: ['authorization', 'headers', '*.authorization'], censor: '[redacted]' },
+  }
+  if (pretty) {
+    const logger = pino(base, { write: (line: string) => output.write(readable(line)) })
+    return wrap(logger, () => {})
+  }
+  const destination = pino.destination({ fd: 1, sync: false, minLength: 4096, periodicFlush: 250 })
+  destination.on('error', () => {})
+  return wrap(pino(base, destination), () => {
+    try {
+      destination.flushSync()
+    } catch {
+      // Nothing was written yet, or nobody reads any more.
+    }
+  })
+}
+
+function wrap(logger: pino.Logger, flush: () => void): SidecarLogger {
+  return {
+    debug: (fields, text) => logger.debug(fields, text),
+    info: (fields, text) => logger.info(fields, text),
+    warn: (fields, text) => logger.warn(fields, text),
+    error: (fields, text) => logger.error(fields, text),
+    setLevel: (level) => {
+      logger.level = level
+    },
+    flush,
+  }
+}
+
+/** One JSON log line as text: time, level, message, then the other members. */
+export function readable(line: string): string {
+  const { time, level, msg, stderr, ...fields } = JSON.parse(line) as Record<string, unknown>
+  const clock = String(time).slice(11, 19)
+  const rest = Object.entries(fields)
+    .map(([name, value]) => ` ${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`)
+    .join('')
+  const text = stderr === undefined ? `${String(msg)}${rest}` : `server: ${String(stderr)}`
+  return `${clock} ${String(level).padEnd(5)} ${printable(text)}\n`
+}
+
+/** What servers and clients wrote must not move the cursor or recolour a terminal. */
+export function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)
+}

@@ -1,0 +1,123 @@
+import type { SidecarError } from '../core/errors.ts'
+import { rpcErrorText } from '../core/errors.ts'
+import type { Exchange, Outlet } from '../core/exchange.ts'
+import { type Chunks, type Message, type Span, splice } from '../core/jsonrpc.ts'
+import type { CallHandle, Deadline, UpstreamCall } from '../core/types.ts'
+import type { ReplayBuffer } from './replay.ts'
+
+/** What a call needs of its session. */
+export interface CallHome {
+  readonly replay: ReplayBuffer
+  /** The client understands a priming event. */
+  readonly primes: boolean
+  admitWrite(): boolean
+  wrote(target: Pick<Outlet, 'queuedBytes' | 'onceDrained'>): void
+  dropped(what: string): void
+  initialized(answer: Message, exchange: Exchange): void
+  settled(call: SessionCall): void
+}
+
+/** One request of a client, from the session to the server and back, with the caller's id and token put back in. */
+export class SessionCall implements UpstreamCall {
+  readonly message: Message
+  readonly deadline: Deadline
+  handle: CallHandle | undefined
+  /** Its number among the session's resumable streams, once something preceded the answer. */
+  stream: number | undefined
+  readonly #exchange: Exchange
+  readonly #home: CallHome
+  /** A later GET on which the client resumed this call's stream. */
+  #resumed: Outlet | undefined
+
+  constructor(message: Message, exchange: Exchange, deadline: Deadline, home: CallHome) {
+    this.message = message
+    this.deadline = deadline
+    this.#exchange = exchange
+    this.#home = home
+  }
+
+  /** Something sent now can still reach the client, now or after it resumed. */
+  get reachable(): boolean {
+    return this.#exchange.outlet !== undefined || this.#exchange.attached || this.stream !== undefined
+  }
+
+  progress(message: Message): void {
+    const token = this.message.progressToken as Span
+    const at = message.paramSpans.progressToken as Span
+    this.send(splice(message.bytes, [{ ...at, text: this.message.text(token) }]))
+  }
+
+  /** A message that precedes the answer. */
+  send(chunks: Chunks): void {
+    const exchange = this.#exchange
+    if (exchange.settled || !this.#home.admitWrite()) return
+    if (exchange.outlet !== undefined) {
+      exchange.send(chunks)
+      this.#home.wrote(exchange.outlet)
+      return
+    }
+    if (this.stream === undefined) {
+      if (!exchange.attached) {
+        this.#home.dropped('client_gone')
+        return
+      }
+      this.stream = this.#home.replay.open()
+      exchange.begin(this.#home.primes ? `${this.stream}-0` : undefined)
+    }
+    const { id } = this.#home.replay.append(this.stream, chunks)
+    const target = this.#resumed ?? exchange
+    target.send(chunks, id)
+    this.#home.wrote(target)
+  }
+
+  answer(message: Message): void {
+    const exchange = this.#exchange
+    const filtered = exchange.filtered(message)
+    if (this.message.method === 'initialize') this.#home.initialized(filtered, exchange)
+    if (!this.#home.admitWrite()) return
+    const chunks = splice(filtered.bytes, [{ ...(filtered.id as Span), text: this.message.idText as string }])
+    const eventId = this.#last(chunks)
+    exchange.answer(chunks, filtered.isError, eventId)
+    this.#home.wrote(this.#resumed ?? exchange.outlet ?? exchange)
+    this.#home.settled(this)
+  }
+
+  fail(error: SidecarError): void {
+    const eventId =
+      this.stream === undefined
+        ? undefined
+        : this.#last([Buffer.from(rpcErrorText(error, this.message.idText, undefined))])
+    this.#exchange.fail(error, eventId)
+    this.#home.settled(this)
+  }
+
+  /** The client does not want the answer any more. */
+  cancel(): void {
+    this.handle?.cancel('cancelled by the client')
+    this.#resumed?.close()
+    this.#exchange.finish('cancelled')
+    this.#home.settled(this)
+  }
+
+  /** The session ends while the call is in flight. */
+  abort(error: SidecarError): void {
+    this.handle?.cancel('the session ended')
+    this.#resumed?.close(error)
+    this.#exchange.fail(error)
+  }
+
+  resume(outlet: Outlet): void {
+    this.#resumed?.close()
+    this.#resumed = outlet
+  }
+
+  /** Keeps the last message of the stream for a client that resumes, and ends a stream that was resumed. */
+  #last(chunks: Chunks): string | undefined {
+    if (this.stream === undefined) return undefined
+    const { id } = this.#home.replay.append(this.stream, chunks)
+    this.#home.replay.end(this.stream)
+    this.#resumed?.send(chunks, id)
+    this.#resumed?.close()
+    return id
+  }
+}

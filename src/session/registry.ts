@@ -1,0 +1,124 @@
+import { randomBytes } from 'node:crypto'
+import { SidecarError } from '../core/errors.ts'
+import type { Outlet } from '../core/exchange.ts'
+import { fingerprint } from '../core/secret.ts'
+import type { Principal, Sessions, Timer, Transport } from '../core/types.ts'
+import { Session, type SessionContext } from './session.ts'
+
+export interface RegistryOptions {
+  readonly maxSessions: number
+  readonly idleMs: number
+}
+
+/** How long a stream may be open without an initialize. */
+const unbornMs = 60_000
+
+/** Every session by its id, with their number and idle time bounded. */
+export class Registry implements Sessions {
+  readonly #options: RegistryOptions
+  readonly #context: () => SessionContext
+  readonly #sessions = new Map<string, Session>()
+  /** Sessions whose initialize is under way count against the cap too. */
+  readonly #all = new Set<Session>()
+  readonly #sweep: Timer
+  #draining = false
+
+  /** @param context what new sessions are built with; asked anew for each, so that a reload applies to them */
+  constructor(options: RegistryOptions, context: () => SessionContext) {
+    this.#options = options
+    this.#context = context
+    const everyMs = Math.max(50, Math.min(10_000, options.idleMs / 4))
+    const { clock } = context()
+    const sweep: Timer = clock.after(everyMs, () => {
+      this.#endIdle(clock.now())
+      sweep.refresh()
+    })
+    this.#sweep = sweep
+  }
+
+  get size(): number {
+    return this.#all.size
+  }
+
+  get queuedBytes(): number {
+    let total = 0
+    for (const session of this.#all) total += session.queuedBytes
+    return total
+  }
+
+  /**
+   * The session of this id, if it belongs to this principal. Otherwise the same error whether it exists or not, so
+   * that nobody learns of others' sessions (D18).
+   */
+  get(id: string, principal: Principal): Session {
+    const session = this.#sessions.get(id)
+    if (session === undefined || session.principal.id !== principal.id) {
+      throw new SidecarError('ERR_SESSION_UNKNOWN')
+    }
+    return session
+  }
+
+  /**
+   * A new session. On Streamable HTTP its id becomes known with the answer to initialize; on the other transports it
+   * lives as long as `main`, the stream it was opened with.
+   */
+  open(principal: Principal, transport: Transport, main?: Outlet): Session {
+    if (this.#draining) throw new SidecarError('ERR_DRAINING')
+    if (this.#all.size >= this.#options.maxSessions) {
+      throw new SidecarError('ERR_OVERLOADED', {
+        detail: `${this.#options.maxSessions} sessions are open (limits.sessions)`,
+        headers: { 'Retry-After': '5' },
+      })
+    }
+    const context = this.#context()
+    // 192 random bits: not to be guessed, and no authentication either.
+    const id = randomBytes(24).toString('base64url')
+    const session = new Session(
+      id,
+      principal,
+      transport,
+      context,
+      {
+        onReady: (ready) => {
+          this.#sessions.set(id, ready)
+          const fields = { session: fingerprint(id), principal: principal.id, transport, version: ready.version }
+          context.log.info(fields, 'session opened')
+        },
+        onEnded: (ended, error) => {
+          this.#all.delete(ended)
+          this.#sessions.delete(id)
+          context.metrics.sessionClosed(transport)
+          const fields = { session: fingerprint(id), reason: error.detail ?? error.code }
+          context.log.info(fields, 'session ended')
+        },
+      },
+      main,
+    )
+    this.#all.add(session)
+    // A stream's session can be named by its POSTs from the start.
+    if (main !== undefined) this.#sessions.set(id, session)
+    context.metrics.sessionOpened(transport)
+    return session
+  }
+
+  /** No new sessions from now on. */
+  drain(): void {
+    this.#draining = true
+  }
+
+  endAll(error: SidecarError): void {
+    this.#sweep.cancel()
+    for (const session of [...this.#all]) session.end(error)
+  }
+
+  #endIdle(now: number): void {
+    for (const session of [...this.#all]) {
+      if (session.unborn && now - session.lastUsed >= unbornMs) {
+        session.end(new SidecarError('ERR_SESSION_MISSING', { detail: 'no initialize came' }))
+        continue
+      }
+      if (!session.idle || now - session.lastUsed < this.#options.idleMs) continue
+      session.end(new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'it was idle' }))
+    }
+  }
+}

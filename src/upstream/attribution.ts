@@ -1,0 +1,39 @@
+import { isInteractive } from '../core/mcp.ts'
+import type { PendingCall } from './link.ts'
+
+/**
+ * Which call a request or log message of a legacy server belongs to. The wire does not say, so on a process that
+ * serves one session alone the latest interactive call is taken (a wrong guess stays within that session).
+ */
+export function latestCall(pending: Iterable<PendingCall>): PendingCall | undefined {
+  let only: PendingCall | undefined
+  let latest: PendingCall | undefined
+  let count = 0
+  for (const each of pending) {
+    only = each
+    count++
+    if (isInteractive(each.call.message.method)) latest = each
+  }
+  return latest ?? (count === 1 ? only : undefined)
+}
+
+/**
+ * The same on a process that several sessions share: an answer only if every interactive call that may be running,
+ * those already given up on included, belongs to one session. Guessing would show one user's question to another
+ * (D14).
+ */
+export function exactCall(
+  pending: Iterable<PendingCall>,
+  suspects: Iterable<unknown>,
+): PendingCall | 'nobody' | 'ambiguous' {
+  let latest: PendingCall | undefined
+  for (const each of pending) {
+    if (!isInteractive(each.call.message.method)) continue
+    if (latest !== undefined && latest.owner !== each.owner) return 'ambiguous'
+    latest = each
+  }
+  for (const owner of suspects) {
+    if (owner !== latest?.owner) return 'ambiguous'
+  }
+  return latest ?? 'nobody'
+}

@@ -1,0 +1,30 @@
+import { accessSync, constants, statSync } from 'node:fs'
+import { delimiter, isAbsolute, join, resolve } from 'node:path'
+
+/**
+ * Why a server command cannot be started, found before the first client has to find out; undefined if it can.
+ *
+ * @param file the program, a path or a name to look for
+ * @param cwd where the server will run
+ * @param path the server's PATH
+ */
+export function commandProblem(file: string, cwd: string, path: string | undefined): string | undefined {
+  const isPath = file.includes('/')
+  const candidates = isPath
+    ? [isAbsolute(file) ? file : resolve(cwd, file)]
+    : (path ?? '').split(delimiter).map((folder) => join(resolve(cwd, folder), file))
+  let problem = isPath ? `there is no file ${candidates[0]}` : `there is no program ${file} in PATH (${path ?? 'not set'})`
+  for (const candidate of candidates) {
+    try {
+      if (!statSync(candidate).isFile()) {
+        if (isPath) problem = `${candidate} is not a file`
+        continue
+      }
+      accessSync(candidate, constants.X_OK)
+      return undefined
+    } catch (thrown) {
+      if ((thrown as NodeJS.ErrnoException).code === 'EACCES') problem = `${candidate} may not be executed`
+    }
+  }
+  return problem
+}

@@ -1,0 +1,188 @@
+import { SidecarError } from '../core/errors.ts'
+import type { Message } from '../core/jsonrpc.ts'
+import type { CallHandle, Timer, Upstream, UpstreamCall, UpstreamOwner } from '../core/types.ts'
+import { latestCall } from './attribution.ts'
+import { handshake, logServer } from './handshake.ts'
+import { Link } from './link.ts'
+import type { PoolOptions, ServerPool } from './pool.ts'
+import type { ProcessContext } from './process.ts'
+import { Readiness } from './readiness.ts'
+
+/** Time for a first client to prove the server before it is tried by us. Milliseconds. */
+const probeDelayMs = 400
+/** Time between taking a spare and starting the next: the new session's own work goes first. Milliseconds. */
+const spareDelayMs = 50
+
+/**
+ * One process for each session, the default for legacy clients: their servers keep state for a connection and
+ * freeze capabilities at initialize (D12). Processes are started ahead, not initialized, so that a session finds
+ * one warm.
+ */
+export class PerSessionPool implements ServerPool {
+  readonly #options: PoolOptions
+  readonly #context: ProcessContext
+  readonly #links = new Set<Link>()
+  readonly #spares: Link[] = []
+  readonly #readiness: Readiness
+  #spareTimer: Timer | undefined
+  #probeTimer: Timer | undefined
+  #probing = false
+  #closed = false
+
+  constructor(options: PoolOptions, context: ProcessContext) {
+    this.#options = options
+    this.#context = context
+    this.#readiness = new Readiness(context.clock, context.log, () => this.#probe())
+  }
+
+  start(): void {
+    this.#refill()
+    this.#probeTimer = this.#context.clock.after(probeDelayMs, () => this.#probe())
+  }
+
+  get ready(): boolean {
+    return this.#readiness.ready
+  }
+
+  get processes(): number {
+    return this.#links.size
+  }
+
+  get queuedBytes(): number {
+    let total = 0
+    for (const link of this.#links) total += link.queuedBytes
+    return total
+  }
+
+  lease(owner: UpstreamOwner): Upstream {
+    const link = this.#spares.shift() ?? this.#start()
+    this.#refillSoon()
+    return new ExclusiveLease(link, owner, (failure) => {
+      if (this.#closed) return
+      if (failure === undefined) this.#readiness.up()
+      else this.#readiness.down(failure)
+    })
+  }
+
+  retire(): void {
+    this.#closed = true
+    this.#spareTimer?.cancel()
+    this.#probeTimer?.cancel()
+    this.#readiness.close()
+    for (const spare of this.#spares) void spare.stop()
+  }
+
+  async close(): Promise<void> {
+    this.retire()
+    await Promise.all([...this.#links].map((link) => link.stop()))
+  }
+
+  #start(): Link {
+    if (this.#closed) throw new SidecarError('ERR_DRAINING')
+    if (this.#links.size >= this.#options.maxProcesses) {
+      throw new SidecarError('ERR_OVERLOADED', {
+        detail: `${this.#options.maxProcesses} server processes are running (limits.processes)`,
+        headers: { 'Retry-After': '5' },
+      })
+    }
+    const link = new Link(this.#options.command, this.#context, this.#options)
+    this.#links.add(link)
+    void link.process.gone.then(() => {
+      this.#links.delete(link)
+      const spare = this.#spares.indexOf(link)
+      if (spare < 0) return
+      this.#spares.splice(spare, 1)
+      if (!this.#closed) this.#readiness.down(link.ended?.detail ?? 'it ended before a session used it')
+    })
+    return link
+  }
+
+  #refillSoon(): void {
+    this.#spareTimer ??= this.#context.clock.after(spareDelayMs, () => this.#refill())
+  }
+
+  #refill(): void {
+    this.#spareTimer = undefined
+    if (this.#closed || this.#readiness.waiting) return
+    const room = this.#options.maxProcesses - this.#links.size
+    const wanted = Math.min(this.#options.warmSpares - this.#spares.length, room)
+    for (let i = 0; i < wanted; i++) this.#spares.push(this.#start())
+  }
+
+  /** Shows that the server answers, on a process that is then thrown away: a client's capabilities differ. */
+  #probe(): void {
+    if (this.#probing || this.#closed || this.#readiness.ready) return
+    if (this.#links.size >= this.#options.maxProcesses) return
+    this.#probing = true
+    const link = this.#start()
+    const { startTimeoutMs, version } = this.#options
+    handshake(link, {}, version, startTimeoutMs)
+      .then(
+        (result) => {
+          if (this.#readiness.up()) logServer(this.#context, result)
+          this.#refillSoon()
+        },
+        (error: unknown) => this.#readiness.down(SidecarError.from(error).detail ?? String(error)),
+      )
+      .finally(() => {
+        this.#probing = false
+        void link.stop()
+      })
+  }
+}
+
+class ExclusiveLease implements Upstream {
+  readonly exclusive = true
+  readonly #link: Link
+  readonly #proven: (failure: string | undefined) => void
+
+  constructor(link: Link, owner: UpstreamOwner, proven: (failure: string | undefined) => void) {
+    this.#link = link
+    this.#proven = proven
+    link.attach({
+      onRequest: (message) => owner.onRequest(message, latestCall(link.pending)?.call),
+      onNotification: (message) => owner.onNotification(message, latestCall(link.pending)?.call),
+      onEnd: (error) => owner.onEnd(error),
+    })
+  }
+
+  get queuedBytes(): number {
+    return this.#link.queuedBytes
+  }
+
+  call(call: UpstreamCall): CallHandle {
+    if (call.message.method !== 'initialize') return this.#link.call(call, this)
+    return this.#link.call(
+      {
+        message: call.message,
+        deadline: call.deadline,
+        progress: (message) => call.progress(message),
+        answer: (message) => {
+          this.#proven(undefined)
+          call.answer(message)
+        },
+        fail: (error) => {
+          this.#proven(error.detail ?? error.code)
+          call.fail(error)
+        },
+      },
+      this,
+    )
+  }
+
+  send(message: Message): void {
+    this.#link.send(message)
+  }
+
+  pause(): void {
+    this.#link.pause()
+  }
+
+  resume(): void {
+    this.#link.resume()
+  }
+
+  release(): void {
+    void this.#link.stop()
+  }
+}

@@ -1,0 +1,154 @@
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
+import type { Readable, Writable } from 'node:stream'
+import { LineReader } from '../core/framing.ts'
+import { Throttle } from '../core/throttle.ts'
+import type { Clock, Logger, Metrics } from '../core/types.ts'
+import type { Reaper } from './reaper.ts'
+
+export interface ServerCommand {
+  readonly command: readonly string[]
+  readonly cwd: string | undefined
+  /** The whole environment; nothing is inherited. */
+  readonly env: Readonly<Record<string, string>>
+}
+
+export interface ProcessContext {
+  readonly clock: Clock
+  readonly log: Logger
+  readonly metrics: Metrics
+  readonly reaper: Reaper
+}
+
+const stderrLineBytes = 16 * 1024
+const stderrLinesPerSecond = 200
+/** After stdin is closed; after SIGTERM. Milliseconds. */
+const eofGraceMs = 2000
+const termGraceMs = 3000
+/** How long an exit code is waited for after stdout ended, and pipes for after the exit. */
+const settleMs = 300
+
+/**
+ * One server process in a process group of its own, started without a shell. Its stderr goes to the log. When its
+ * first process is gone, or {@link stop} was called and its time has run out, the whole group is killed.
+ */
+export class ServerProcess {
+  readonly pid: number | undefined
+  readonly stdin: Writable
+  readonly stdout: Readable
+  /** Resolves when the group has been killed and the first process reaped. */
+  readonly gone: Promise<void>
+  readonly #child: ChildProcessByStdio<Writable, Readable, Readable>
+  readonly #context: ProcessContext
+  #onEnd: ((reason: string) => void) | undefined
+  #ended = false
+  #stopping = false
+  #exited = false
+
+  /** @param onEnd calls once when the process can no longer serve: it exited, closed stdout or never started */
+  constructor(what: ServerCommand, context: ProcessContext, onEnd: (reason: string) => void) {
+    this.#context = context
+    this.#onEnd = onEnd
+    const [file, ...args] = what.command as [string, ...string[]]
+    const child = spawn(file, args, {
+      cwd: what.cwd,
+      env: what.env,
+      detached: true,
+      stdio: ['pipe', 'pipe', 'pipe'],
+      windowsHide: true,
+    })
+    this.#child = child
+    this.pid = child.pid
+    this.stdin = child.stdin
+    this.stdout = child.stdout
+    if (child.pid !== undefined) {
+      context.reaper.add(child.pid)
+      context.metrics.processStarted()
+    }
+    child.stdin.on('error', () => {})
+    child.stdout.on('error', () => {})
+    child.stderr.on('error', () => {})
+    this.#logStderr()
+    let resolveGone = (): void => {}
+    this.gone = new Promise((resolve) => {
+      resolveGone = resolve
+    })
+    child.once('error', (cause) => {
+      if (child.pid === undefined) {
+        this.#exited = true
+        this.#end(`it could not be started: ${cause.message}`)
+        resolveGone()
+      }
+    })
+    child.once('exit', (code, signal) => {
+      this.#exited = true
+      const reason = signal === null ? `it exited with code ${code}` : `it was ended by ${signal}`
+      this.killGroup('SIGKILL')
+      context.reaper.remove(child.pid as number)
+      context.metrics.processExited(this.#stopping ? 'stopped' : signal === null ? 'exit' : 'signal')
+      resolveGone()
+      // What it wrote before it ended is still in the pipe. A process that left the group may hold the pipe open.
+      child.once('close', () => this.#end(reason))
+      context.clock.after(settleMs, () => {
+        child.stdout.destroy()
+        this.#end(reason)
+      })
+    })
+    child.stdout.once('end', () => {
+      context.clock.after(settleMs, () => {
+        this.#end('it closed its stdout')
+        this.stop()
+      })
+    })
+  }
+
+  /** Closes stdin, then SIGTERM, then SIGKILL to the group. Resolves with {@link gone}. */
+  stop(): Promise<void> {
+    if (this.#stopping || this.#exited) return this.gone
+    this.#stopping = true
+    const { clock } = this.#context
+    this.stdin.end()
+    // Unread output must not keep the process from ending.
+    this.stdout.resume()
+    const term = clock.after(eofGraceMs, () => this.killGroup('SIGTERM'))
+    const kill = clock.after(eofGraceMs + termGraceMs, () => this.killGroup('SIGKILL'))
+    void this.gone.then(() => {
+      term.cancel()
+      kill.cancel()
+    })
+    return this.gone
+  }
+
+  killGroup(signal: 'SIGTERM' | 'SIGKILL'): void {
+    if (this.pid === undefined) return
+    try {
+      process.kill(-this.pid, signal)
+    } catch {
+      // ESRCH: nobody left in the group.
+    }
+  }
+
+  #end(reason: string): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.#onEnd?.(reason)
+    this.#onEnd = undefined
+  }
+
+  #logStderr(): void {
+    const { clock, log, metrics } = this.#context
+    const reader = new LineReader(stderrLineBytes)
+    const throttle = new Throttle(stderrLinesPerSecond)
+    this.#child.stderr.on('data', (chunk: Buffer) => {
+      reader.push(chunk, (line) => {
+        const suppressed = throttle.take(clock.now())
+        if (suppressed === false) {
+          metrics.dropped('stderr_line')
+          return
+        }
+        if (suppressed > 0) log.warn({ pid: this.pid, suppressed }, 'stderr lines of the server were dropped')
+        if ('bytes' in line) log.info({ pid: this.pid, stderr: line.bytes.toString() }, 'server')
+        else log.warn({ pid: this.pid, bytes: line.overlongBytes }, 'an overlong stderr line was dropped')
+      })
+    })
+  }
+}

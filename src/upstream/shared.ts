@@ -1,0 +1,299 @@
+import { SidecarError } from '../core/errors.ts'
+import type { Message } from '../core/jsonrpc.ts'
+import { localNotification, localRefusal, localRequest, localResult } from '../core/local.ts'
+import { logLevels } from '../core/mcp.ts'
+import type { CallHandle, Upstream, UpstreamCall, UpstreamOwner } from '../core/types.ts'
+import { exactCall } from './attribution.ts'
+import { handshake, type InitializeResult, logServer } from './handshake.ts'
+import { Link } from './link.ts'
+import type { PoolOptions, ServerPool } from './pool.ts'
+import type { ProcessContext } from './process.ts'
+import { Readiness } from './readiness.ts'
+import { SharedLease } from './shared-lease.ts'
+
+/**
+ * What the sidecar declares for clients it does not know yet (D15). Roots without listChanged: whose roots changed
+ * could not be told.
+ */
+const capabilitySuperset = {
+  roots: {},
+  sampling: { tools: {}, context: {} },
+  elicitation: { form: {}, url: {} },
+}
+
+interface Waiting {
+  readonly lease: SharedLease
+  readonly call: UpstreamCall
+  handle: CallHandle | undefined
+  cancelled: boolean
+}
+
+/**
+ * One process for all sessions, for servers of which the operator says that they keep no state for a session. The
+ * sidecar initializes it; ids, progress tokens and requests of the server are mapped per caller, and what cannot be
+ * told apart is delivered to nobody.
+ */
+export class SharedPool implements ServerPool {
+  readonly #options: PoolOptions
+  readonly #context: ProcessContext
+  readonly #readiness: Readiness
+  readonly #leases = new Set<SharedLease>()
+  /** Requests of the server that a client has been asked: the server's id to who was asked. */
+  readonly #asked = new Map<string, SharedLease>()
+  readonly #elicitations = new Map<string, SharedLease>()
+  #waiting: Waiting[] = []
+  #link: Link | undefined
+  #server: InitializeResult | undefined
+  #level: string | undefined
+  #closed = false
+  #retired = false
+
+  constructor(options: PoolOptions, context: ProcessContext) {
+    this.#options = options
+    this.#context = context
+    this.#readiness = new Readiness(context.clock, context.log, () => this.#start('restart'))
+  }
+
+  start(): void {
+    this.#start('first')
+  }
+
+  get ready(): boolean {
+    return this.#readiness.ready
+  }
+
+  get processes(): number {
+    return this.#link === undefined ? 0 : 1
+  }
+
+  get queuedBytes(): number {
+    return this.#link?.queuedBytes ?? 0
+  }
+
+  /** The server's InitializeResult while it runs. */
+  get server(): InitializeResult | undefined {
+    return this.#server
+  }
+
+  lease(owner: UpstreamOwner): Upstream {
+    if (this.#closed || this.#retired) throw new SidecarError('ERR_DRAINING')
+    const lease = new SharedLease(this, owner)
+    this.#leases.add(lease)
+    return lease
+  }
+
+  retire(): void {
+    this.#retired = true
+    if (this.#leases.size === 0) void this.close()
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    this.#readiness.close()
+    await this.#link?.stop()
+  }
+
+  /** Sends a call now, or as soon as a starting process answers. */
+  call(lease: SharedLease, call: UpstreamCall): CallHandle {
+    if (this.#server !== undefined && this.#link !== undefined) return this.#link.call(call, lease)
+    if (this.#closed || this.#readiness.waiting) {
+      queueMicrotask(() => call.fail(new SidecarError('ERR_UPSTREAM_EXIT', { detail: 'the server is down' })))
+      return { cancel: () => {}, waitForInput: () => {} }
+    }
+    const waiting: Waiting = { lease, call, handle: undefined, cancelled: false }
+    this.#waiting.push(waiting)
+    return {
+      cancel: (reason) => {
+        waiting.cancelled = true
+        waiting.handle?.cancel(reason)
+      },
+      waitForInput: (on) => waiting.handle?.waitForInput(on),
+    }
+  }
+
+  send(message: Message): void {
+    this.#link?.send(message)
+  }
+
+  /** The client's response to a request of the server: only from whom it was put to. */
+  respond(lease: SharedLease, message: Message): void {
+    const key = message.idKey as string
+    if (this.#asked.get(key) !== lease) return
+    this.#asked.delete(key)
+    this.#link?.send(message)
+  }
+
+  /** A request of the sidecar itself whose outcome changes nothing. */
+  request(method: string, params: object): void {
+    if (this.#server === undefined) return
+    const ms = this.#options.startTimeoutMs
+    const ignore = (): void => {}
+    this.#link?.call(
+      {
+        message: localRequest(method, params),
+        deadline: { timeoutMs: ms, maxMs: ms, inputMs: ms },
+        progress: ignore,
+        answer: ignore,
+        fail: ignore,
+      },
+      undefined,
+    )
+  }
+
+  /** Asks the server for the most detailed log level that any session wants. */
+  levelChanged(): void {
+    let lowest: number = logLevels.length
+    for (const { level } of this.#leases) if (level !== undefined && level < lowest) lowest = level
+    const level: string | undefined = logLevels[lowest]
+    if (level === undefined || level === this.#level) return
+    this.#level = level
+    this.request('logging/setLevel', { level })
+  }
+
+  isSubscribed(uri: string): boolean {
+    for (const { subscriptions } of this.#leases) if (subscriptions.has(uri)) return true
+    return false
+  }
+
+  released(lease: SharedLease): void {
+    if (!this.#leases.delete(lease)) return
+    for (const uri of lease.subscriptions) {
+      if (!this.isSubscribed(uri)) this.request('resources/unsubscribe', { uri })
+    }
+    for (const [key, asked] of this.#asked) {
+      if (asked !== lease) continue
+      this.#asked.delete(key)
+      this.#refuse(key.startsWith('s') ? JSON.stringify(key.slice(1)) : key.slice(1), -32603, 'ERR_NO_CLIENT')
+    }
+    for (const [id, owner] of this.#elicitations) if (owner === lease) this.#elicitations.delete(id)
+    this.levelChanged()
+    if (this.#retired && this.#leases.size === 0) void this.close()
+  }
+
+  #start(why: 'first' | 'restart'): void {
+    if (this.#closed) return
+    if (why === 'restart') this.#context.metrics.processRestarted()
+    const link = new Link(this.#options.command, this.#context, this.#options)
+    this.#link = link
+    link.attach({
+      onRequest: (message) => this.#onRequest(message),
+      onNotification: (message) => this.#onNotification(message),
+      onEnd: (error) => this.#onEnd(link, error.detail ?? error.code),
+    })
+    const { startTimeoutMs, version } = this.#options
+    handshake(link, capabilitySuperset, version, startTimeoutMs).then(
+      (result) => this.#started(link, result),
+      (error: unknown) => {
+        // Where the process ended, onEnd has said so already.
+        if (this.#link === link) this.#onEnd(link, SidecarError.from(error).detail ?? String(error))
+        void link.stop()
+      },
+    )
+  }
+
+  #started(link: Link, server: InitializeResult): void {
+    if (this.#link !== link) return
+    this.#server = server
+    if (this.#readiness.up()) logServer(this.#context, server)
+    this.#level = undefined
+    this.levelChanged()
+    const uris = new Set([...this.#leases].flatMap((lease) => [...lease.subscriptions]))
+    for (const uri of uris) this.request('resources/subscribe', { uri })
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const each of waiting) {
+      if (each.cancelled) continue
+      each.handle = each.lease.call(each.call)
+    }
+  }
+
+  #onEnd(link: Link, reason: string): void {
+    if (this.#link !== link) return
+    this.#link = undefined
+    this.#server = undefined
+    this.#elicitations.clear()
+    for (const [key, lease] of this.#asked) {
+      const requestId: unknown = key.startsWith('s') ? key.slice(1) : Number(key.slice(1))
+      lease.withdraw(localNotification('notifications/cancelled', { requestId, reason: 'the server restarted' }))
+    }
+    this.#asked.clear()
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const { call, cancelled } of waiting) {
+      if (!cancelled) call.fail(new SidecarError('ERR_UPSTREAM_EXIT', { detail: reason }))
+    }
+    if (!this.#closed) this.#readiness.down(reason)
+  }
+
+  #onRequest(message: Message): void {
+    const link = this.#link as Link
+    const { metrics, log } = this.#context
+    const found = exactCall(link.pending, link.suspects())
+    const idText = message.idText as string
+    if (found === 'nobody' && message.method === 'roots/list') {
+      this.send(localResult(idText, { roots: [] }))
+      return
+    }
+    if (found === 'nobody' || found === 'ambiguous') {
+      metrics.dropped(`server_request_${found}`)
+      log.warn({ method: message.method, found }, 'a request of the shared server belongs to no single session')
+      this.#refuse(idText, found === 'nobody' ? -32601 : -32603, 'ERR_NO_CLIENT')
+      return
+    }
+    const lease = found.owner as SharedLease
+    if (!lease.declares(message.method)) {
+      this.#refuse(idText, -32601, 'ERR_UNSUPPORTED')
+      return
+    }
+    this.#asked.set(message.idKey as string, lease)
+    const elicitation = message.paramString('elicitationId')
+    if (elicitation !== undefined && this.#elicitations.size < 10_000) this.#elicitations.set(elicitation, lease)
+    lease.owner.onRequest(message, found.call)
+  }
+
+  #onNotification(message: Message): void {
+    switch (message.method) {
+      case 'notifications/tools/list_changed':
+      case 'notifications/prompts/list_changed':
+      case 'notifications/resources/list_changed':
+        for (const lease of this.#leases) lease.owner.onNotification(message, undefined)
+        return
+      case 'notifications/resources/updated': {
+        const uri = message.paramString('uri')
+        for (const lease of this.#leases) {
+          if (uri !== undefined && lease.watches(uri)) lease.owner.onNotification(message, undefined)
+        }
+        return
+      }
+      case 'notifications/message': {
+        const link = this.#link as Link
+        const found = exactCall(link.pending, link.suspects())
+        if (typeof found === 'string') break
+        const lease = found.owner as SharedLease
+        if (lease.hears(message.paramString('level'))) lease.owner.onNotification(message, found.call)
+        return
+      }
+      case 'notifications/cancelled': {
+        const key = message.paramKey('requestId')
+        const lease = key === undefined ? undefined : this.#asked.get(key)
+        if (key === undefined || lease === undefined) break
+        this.#asked.delete(key)
+        lease.owner.onNotification(message, undefined)
+        return
+      }
+      case 'notifications/elicitation/complete': {
+        const id = message.paramString('elicitationId') ?? ''
+        const lease = this.#elicitations.get(id)
+        if (lease === undefined) break
+        this.#elicitations.delete(id)
+        lease.owner.onNotification(message, undefined)
+        return
+      }
+    }
+    this.#context.metrics.dropped('unattributable')
+  }
+
+  #refuse(idText: string, rpc: number, reason: 'ERR_NO_CLIENT' | 'ERR_UNSUPPORTED'): void {
+    this.send(localRefusal(idText, rpc, reason))
+  }
+}

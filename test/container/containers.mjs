@@ -1,0 +1,86 @@
+/** Containers as the test runs them: confined, without a network, and gone at the end. */
+import { readdirSync, readlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { mustPodman, podman, work } from './podman.mjs'
+import { writeStrictProfile } from './seccomp.mjs'
+
+const started = new Set()
+
+/** The confinement that every container here gets, whatever else it is given. */
+function confinement() {
+  const seccomp = join(work, 'seccomp.json')
+  writeStrictProfile(seccomp)
+  return [
+    ...['--network', 'none', '--read-only', '--read-only-tmpfs=false', '--cap-drop', 'ALL'],
+    ...['--security-opt', 'no-new-privileges', '--security-opt', `seccomp=${seccomp}`],
+  ]
+}
+
+function run(flags) {
+  const name = `mcp-sidecar-test-${process.pid}-${started.size}`
+  started.add(name)
+  return [name, ['run', '--name', name, ...confinement(), ...flags]]
+}
+
+/** Starts a container in the background; returns its name. */
+export async function start(image, flags, args) {
+  const [name, command] = run(['--detach', ...flags])
+  await mustPodman([...command, image, ...args])
+  return name
+}
+
+/** Runs a container to its end; returns its exit code and what it printed. */
+export function runToEnd(image, flags, args) {
+  const [, command] = run(['--rm', ...flags])
+  return podman([...command, image, ...args], { timeoutMs: 30_000 })
+}
+
+/** Runs a module's text with node inside a container; returns what it printed. */
+export const inside = (name, script, ...args) =>
+  mustPodman(['exec', '-i', name, 'node', '--input-type=module', '-', ...args], { input: script })
+
+/** Waits until the sidecar in a container, and the server behind it, answer. */
+export async function ready(name) {
+  const script = `
+    for (let last = Date.now() + 30_000; Date.now() < last; await new Promise((resolve) => setTimeout(resolve, 100))) {
+      const response = await fetch('http://127.0.0.1:9090/readyz').catch(() => undefined)
+      if (response?.ok) process.exit(0)
+    }
+    throw new Error('not ready after 30 s')`
+  try {
+    await inside(name, script)
+  } catch (error) {
+    const { stdout, stderr } = await podman(['logs', name])
+    throw new Error(`${error.message}\nlog:\n${stdout}${stderr}`)
+  }
+}
+
+/** The processes of a container as they see themselves, without the one that asks. */
+export async function processes(name) {
+  const script = `
+    import { readFileSync, readdirSync } from 'node:fs'
+    const others = readdirSync('/proc').filter((entry) => /^[0-9]+$/.test(entry) && entry !== String(process.pid))
+    console.log(JSON.stringify(others.map((pid) => ({
+      ...Object.fromEntries(readFileSync('/proc/' + pid + '/status', 'utf8').trim().split('\\n').map((line) => line.split(/:\\s*/))),
+      command: readFileSync('/proc/' + pid + '/cmdline', 'utf8').split('\\0').slice(0, -1).join(' '),
+    }))))`
+  return JSON.parse(await inside(name, script))
+}
+
+/** @returns {Promise<() => string[]>} lists the processes of this machine that live in the container's pid namespace */
+export async function processesOnHost(name) {
+  const pid = await mustPodman(['inspect', '--format', '{{.State.Pid}}', name])
+  const namespace = readlinkSync(`/proc/${pid}/ns/pid`)
+  const isInside = (entry) => {
+    try {
+      return readlinkSync(`/proc/${entry}/ns/pid`) === namespace
+    } catch {
+      return false // not a process, or one that has just ended
+    }
+  }
+  return () => readdirSync('/proc').filter(isInside)
+}
+
+export async function removeContainers() {
+  for (const name of started) await podman(['rm', '--force', '--time', '0', '--ignore', name])
+}
