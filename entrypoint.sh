@@ -18,20 +18,23 @@ END
 fi
 
 case ${1-} in
-  '' | -* | run | validate | schema | errors) ;;
+  '' | -* | run | validate | schema | errors | help) ;;
   *) set -- -- "$@" ;;
 esac
 
-# In a namespace with a Service named mcp-sidecar, Kubernetes gives every pod MCP_SIDECAR_PORT=tcp://10.0.0.1:8080:
-# the address of that Service, not a setting of ours.
-case ${MCP_SIDECAR_PORT-} in *://*) MCP_SIDECAR_PORT='' ;; esac
-case ${MCP_SIDECAR_ADMIN_PORT-} in *://*) MCP_SIDECAR_ADMIN_PORT='' ;; esac
+file=${MCP_SIDECAR_CONFIG-}
+for argument in "$@"; do
+  case $argument in
+    --) break ;;
+    --config | --config=*) file=given ;;
+  esac
+done
 
-# Nobody reaches a loopback address from outside the container. mcp-sidecar itself still refuses to listen on any
-# other address until a bearer token file, or `--auth none`, is written down.
-export MCP_SIDECAR_HOST="${MCP_SIDECAR_HOST:-0.0.0.0}"
-export MCP_SIDECAR_PORT="${MCP_SIDECAR_PORT:-8080}"
-export MCP_SIDECAR_ADMIN_PORT="${MCP_SIDECAR_ADMIN_PORT:-9090}"
+# Nobody reaches a loopback address from outside the container. Not beside a configuration file: a variable wins over
+# the file, and would open to the network what the file keeps on loopback.
+if [ -z "$file" ]; then
+  export MCP_SIDECAR_HOST="${MCP_SIDECAR_HOST-0.0.0.0}"
+fi
 
 # -s: reap orphans even where another process is PID 1 (docker run --init, a shared process namespace).
 exec tini -s -- node /app/dist/bin/mcp-sidecar.js "$@"

@@ -97,24 +97,27 @@ const running = new Set()
 
 /**
  * Starts a contestant and waits for its first checked tools/call. `startMs` is the time from before the spawn to that
- * answer, the client's handshake included. A `collectable` one collects its garbage on SIGUSR2.
+ * answer, the client's handshake included. A `collectable` one collects its garbage on SIGUSR2
+ * and writes what is left to `memoryFile`.
  */
 export async function start(contestant, folder, { collectable = false } = {}) {
   const port = await freePort()
   const preload = collectable ? ['--expose-gc', '--import', here('collect.mjs')] : []
   const args = [...preload, ...contestant.args(port, folder)]
+  const memoryFile = join(folder, `${contestant.name}.memory`)
+  const env = collectable ? { ...process.env, BENCH_MEMORY_FILE: memoryFile } : process.env
   const logFile = join(folder, `${contestant.name}.log`)
   const log = openSync(logFile, 'w')
   const startedAt = performance.now()
   // An open pipe as input: supergateway ends when its input does.
-  const child = spawn(node, args, { stdio: ['pipe', log, log] })
+  const child = spawn(node, args, { stdio: ['pipe', log, log], env })
   closeSync(log)
   const target = {
     url: `http://127.0.0.1:${port}/mcp`,
     headers: contestant.headers,
     fixed: contestant.fixed,
   }
-  const self = { contestant, child, pid: child.pid, target, stop: () => stop(self) }
+  const self = { contestant, child, pid: child.pid, target, memoryFile, stop: () => stop(self) }
   running.add(self)
   try {
     await firstCall(target, child)

@@ -17,8 +17,8 @@ export class LoadProcess {
   }
 
   /**
-   * Calls a tool through the first `sessions` sessions of `name`, `concurrency` at once, for `ms` or up to `calls`;
-   * what has begun is finished and counted. `kind` is `echo`, `blob` or `echoPayload`, the latter two with `bytes`.
+   * Calls a tool through the first `sessions` sessions of `name` in turn, `concurrency` at once, for `ms` or up to
+   * `calls`; what has begun is finished and counted. `kind` is `echo`, `blob` or `echoPayload`, the latter two with `bytes`.
    */
   run(name, { sessions, concurrency, kind = 'echo', bytes = 0, ms = Infinity, calls = Infinity }) {
     return this.#ask({ op: 'run', name, sessions, concurrency, kind, bytes, ms, calls })
@@ -63,7 +63,7 @@ async function open({ name, target, sessions }) {
 
 // One failed lane stops the others, so that nothing runs on behind the next measurement.
 async function together(lanes, work) {
-  const outcomes = await Promise.allSettled(Array.from({ length: lanes }, (_, lane) => work(lane)))
+  const outcomes = await Promise.allSettled(Array.from({ length: lanes }, work))
   const failed = outcomes.find(({ status }) => status === 'rejected')
   if (failed) throw failed.reason
 }
@@ -83,11 +83,10 @@ async function run({ name, sessions, concurrency, kind, bytes, ms = Infinity, ca
   const start = performance.now()
   const deadline = start + ms
   try {
-    await together(concurrency, async (lane) => {
-      const client = clients[lane % clients.length]
+    await together(concurrency, async () => {
       try {
         while (!failed && begun < calls && performance.now() < deadline) {
-          begun++
+          const client = clients[begun++ % clients.length]
           const from = performance.now()
           await call(client)
           latencies.push(performance.now() - from)

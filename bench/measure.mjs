@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { start } from './contestants.mjs'
 import { figures } from './figures.mjs'
 import { LoadProcess } from './load.mjs'
-import { collectedBytes, cpuSeconds, residentBytes, settledBytes } from './proc.mjs'
+import { collectedMemory, cpuSeconds, residentBytes, settledBytes } from './proc.mjs'
 
 const SESSIONS = 4
 const MANY = 32
@@ -183,34 +183,44 @@ function measurePayloads(large) {
 
 /**
  * The heap is brought to its working size first, with calls and not with sessions: sessions that had ended would leave
- * room that hides what the next ones need. The generator's connections are closed before the second reading.
+ * room that hides what the next ones need. The generator's connections are closed before the second reading, after
+ * which a call through every session shows that all are still there.
  */
+async function memoryPerSession({ settings, folder }, contestant) {
+  const { idleSessions, sessionWarmMs } = settings
+  const load = new LoadProcess()
+  const bridge = await start(contestant, folder, { collectable: true })
+  try {
+    await load.open('warm', bridge.target, SESSIONS)
+    for (let times = 0; times < 3; times++) {
+      await load.run('warm', { sessions: SESSIONS, concurrency: MANY, ms: sessionWarmMs })
+      await collectedMemory(bridge)
+    }
+    const before = await collectedMemory(bridge)
+    await load.open('idle', bridge.target, idleSessions)
+    const after = await collectedMemory(bridge)
+    await load.run('idle', { sessions: idleSessions, concurrency: SESSIONS, calls: idleSessions })
+    return {
+      resident: (after.resident - before.resident) / idleSessions,
+      live: (after.live - before.live) / idleSessions,
+    }
+  } finally {
+    load.end()
+    await bridge.stop()
+  }
+}
+
+const sessionKeys = ['session', 'sessionLive']
+
 async function measureSessions(run) {
-  const { settings, results, folder } = run
+  const { results } = run
   for (const contestant of run.contestants) {
     const { name, cannot } = contestant
-    if (cannot.sessions) {
-      results.cannot('session', name, cannot.sessions)
-      continue
-    }
-    await attempt(run, ['session'], name, async () => {
-      const load = new LoadProcess()
-      const bridge = await start(contestant, folder, { collectable: true })
-      try {
-        await load.open('warm', bridge.target, SESSIONS)
-        for (let times = 0; times < 3; times++) {
-          await load.run('warm', { sessions: SESSIONS, concurrency: MANY, ms: settings.sessionWarmMs })
-          await collectedBytes(bridge.pid)
-        }
-        const before = await collectedBytes(bridge.pid)
-        await load.open('idle', bridge.target, settings.idleSessions)
-        const after = await collectedBytes(bridge.pid)
-        await load.run('idle', { sessions: settings.idleSessions, concurrency: 1, calls: 1 })
-        results.add('session', name, (after - before) / settings.idleSessions)
-      } finally {
-        load.end()
-        await bridge.stop()
-      }
+    if (cannot.sessions) for (const key of sessionKeys) results.cannot(key, name, cannot.sessions)
+    await attempt(run, sessionKeys, name, async () => {
+      const { resident, live } = await memoryPerSession(run, contestant)
+      results.add('session', name, resident)
+      results.add('sessionLive', name, live)
     })
   }
 }

@@ -38,13 +38,14 @@ export async function settledBytes(pid) {
   return residentBytes(pid)
 }
 
-/** Resident memory of a contestant started as collectable, after its garbage is collected. */
-export async function collectedBytes(pid) {
+/** Memory of a contestant started as collectable, after its garbage is collected: resident, and live in its heap and outside. */
+export async function collectedMemory({ pid, memoryFile }) {
   for (let times = 0; times < 3; times++) {
     process.kill(pid, 'SIGUSR2')
     await sleep(250)
   }
-  return residentBytes(pid)
+  const { heapUsed, external } = JSON.parse(readFileSync(memoryFile, 'utf8'))
+  return { resident: residentBytes(pid), live: heapUsed + external }
 }
 
 /** All processes started by `pid`, directly or not; those whose parent has ended are not found any more. */

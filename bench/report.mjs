@@ -18,7 +18,8 @@ const targets = [
     least: 0.6,
   },
   { text: 'at most 10 MiB of growth', key: 'growth', most: 10 },
-  { text: 'at most 64 KiB per idle session', key: 'session', most: 64, sharedOnly: true },
+  { text: 'at most 64 KiB of RSS per idle session', key: 'session', most: 64, sharedOnly: true },
+  { text: 'at most 64 KiB of live memory per idle session', key: 'sessionLive', most: 64, sharedOnly: true },
 ]
 
 const cut = (text) =>
@@ -98,7 +99,7 @@ export class Report {
     const head = ['']
     for (const name of this.#sidecars()) head.push(`${name} to floor`, `${name} to best peer`)
     const rows = this.#measured()
-      .filter((key) => !['session', 'growth'].includes(key))
+      .filter((key) => !['session', 'sessionLive', 'growth'].includes(key))
       .map((key) => {
         const peer = this.#bestPeer(key)
         const cells = this.#sidecars().flatMap((name) => {
@@ -171,9 +172,10 @@ function notes({ callRounds, idleSessions, warmCalls, longCalls }) {
     '- CPU and RSS are those of the bridge process alone, without its server processes.',
     "- Payloads travel one at a time, in text that is JSON-encoded to that size; MiB/s counts one direction. The sidecar's",
     '  default limits are 4 MiB for a request body and 64 MiB for a message of the server; 4 KiB below is what is sent.',
-    `- Sessions: RSS before and after ${idleSessions} initialized sessions, divided by their number, after calls have warmed`,
-    '  it up. Garbage is collected before each reading, on a signal, by a preloaded module: without that, what the heap',
-    "  happens to hold hides the sessions. None has a stream open, and the generator's connections are closed.",
+    `- Sessions: memory before and after ${idleSessions} initialized sessions, divided by their number, after calls have`,
+    '  warmed the bridge up. A preloaded module collects garbage before each reading, on a signal: what the heap happens',
+    '  to hold hides the sessions otherwise. Live is what is left in the heap and outside, which RSS has room for at first.',
+    "  No session has a stream open, the generator's connections are closed, and each session answers a call afterwards.",
     `- Growth: RSS after ${count(longCalls)} calls more, less RSS after the first ${count(warmCalls)}, each read when it has settled.`,
     '- All log to a file, at their default level. Peers run with their defaults; supergateway is made to listen on loopback',
     '  by a preloaded module. The floor and echo log nothing.',

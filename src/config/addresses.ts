@@ -19,6 +19,10 @@ function isHost(host: string): boolean {
   return isIP(host) === 4 || NAME.test(host)
 }
 
+function unbracketed(host: string): string {
+  return host.replace(/^\[(.*)\]$/, '$1')
+}
+
 /** An address to listen on: an IP address, IPv6 without brackets, or a name. */
 export const listenHost: ValueType<string> = text('address or name', {}, (input) => {
   const host = input.toLowerCase()
@@ -26,8 +30,8 @@ export const listenHost: ValueType<string> = text('address or name', {}, (input)
   if (isIP(host) !== 0 || NAME.test(host)) return good(host)
   const parts = splitPort(host)
   if (parts.port !== undefined && isHost(parts.host))
-    return bad(`has a port in it: write ${parts.host}, the port is a key of its own`)
-  if (host.startsWith('[') && isHost(host)) return bad(`write ${host.slice(1, -1)}, without brackets`)
+    return bad(`has a port in it: write ${unbracketed(parts.host)}, the port is a key of its own`)
+  if (host.startsWith('[') && isHost(host)) return bad(`write ${unbracketed(host)}, without brackets`)
   return bad(`${quote(input)} is not an IP address or host name`)
 })
 

@@ -35,6 +35,15 @@ export interface SessionContext {
   readonly options: SessionOptions
 }
 
+/** What a session tells its registry. */
+export interface SessionEvents {
+  /** Clients can name it from now on. */
+  onReady(session: Session): void
+  onEnded(session: Session, error: SidecarError): void
+  /** No process is free for it; true if another session of the same principal was given up. */
+  makeRoom(session: Session): boolean
+}
+
 /** A request of the server that waits for this client's response. */
 interface Asked {
   readonly call: SessionCall | undefined
@@ -59,8 +68,7 @@ export class Session implements SessionHandle, UpstreamOwner {
   version: string | undefined
   lastUsed: number
   readonly #context: SessionContext
-  readonly #onEnded: (session: Session, error: SidecarError) => void
-  readonly #onReady: (session: Session) => void
+  readonly #events: SessionEvents
   /** Taken by initialize, so that an opened stream alone costs no process. */
   #upstream: Upstream | undefined
   readonly #calls = new Map<string, SessionCall>()
@@ -79,15 +87,14 @@ export class Session implements SessionHandle, UpstreamOwner {
     principal: Principal,
     transport: Transport,
     context: SessionContext,
-    events: { onReady: (session: Session) => void; onEnded: (session: Session, error: SidecarError) => void },
+    events: SessionEvents,
     main?: Outlet,
   ) {
     this.id = id
     this.principal = principal
     this.transport = transport
     this.#context = context
-    this.#onReady = events.onReady
-    this.#onEnded = events.onEnded
+    this.#events = events
     this.#main = main
     this.lastUsed = context.clock.now()
     this.#flow = new Flow(context.options.queueBytes)
@@ -223,7 +230,7 @@ export class Session implements SessionHandle, UpstreamOwner {
     this.version = typeof version === 'string' ? version : undefined
     this.#state = 'ready'
     exchange.setHeader('Mcp-Session-Id', this.id)
-    this.#onReady(this)
+    this.#events.onReady(this)
   }
 
   settled(call: SessionCall): void {
@@ -317,12 +324,17 @@ export class Session implements SessionHandle, UpstreamOwner {
     main?.close(error)
     for (const outlet of this.#resumed) outlet.close(error)
     this.#replay = undefined
-    this.#onEnded(this, error)
+    this.#events.onEnded(this, error)
   }
 
   #lease(): void {
     try {
-      this.#upstream = this.#context.pool.lease(this)
+      try {
+        this.#upstream = this.#context.pool.lease(this)
+      } catch (thrown) {
+        if (SidecarError.from(thrown).code !== 'ERR_OVERLOADED' || !this.#events.makeRoom(this)) throw thrown
+        this.#upstream = this.#context.pool.lease(this)
+      }
       this.#flow.upstream = this.#upstream
     } catch (thrown) {
       const error = SidecarError.from(thrown)

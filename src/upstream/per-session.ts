@@ -13,6 +13,9 @@ const probeDelayMs = 400
 /** Time between taking a spare and starting the next: the new session's own work goes first. Milliseconds. */
 const spareDelayMs = 50
 
+/** Processes on their way out that do not count against the limit. */
+const maxStopping = 16
+
 /**
  * One process for each session, the default for legacy clients: their servers keep state for a connection and
  * freeze capabilities at initialize (D12). Processes are started ahead, not initialized, so that a session finds
@@ -77,9 +80,17 @@ export class PerSessionPool implements ServerPool {
     await Promise.all([...this.#links].map((link) => link.stop()))
   }
 
+  /** Processes that are being stopped make room at once, but only so many: they may take seconds to go. */
+  get #hasRoom(): boolean {
+    let running = 0
+    for (const link of this.#links) if (!link.process.stopping) running++
+    const { maxProcesses } = this.#options
+    return running < maxProcesses && this.#links.size < maxProcesses + maxStopping
+  }
+
   #start(): Link {
     if (this.#closed) throw new SidecarError('ERR_DRAINING')
-    if (this.#links.size >= this.#options.maxProcesses) {
+    if (!this.#hasRoom) {
       throw new SidecarError('ERR_OVERLOADED', {
         detail: `${this.#options.maxProcesses} server processes are running (limits.processes)`,
         headers: { 'Retry-After': '5' },
@@ -104,15 +115,13 @@ export class PerSessionPool implements ServerPool {
   #refill(): void {
     this.#spareTimer = undefined
     if (this.#closed || this.#readiness.waiting) return
-    const room = this.#options.maxProcesses - this.#links.size
-    const wanted = Math.min(this.#options.warmSpares - this.#spares.length, room)
-    for (let i = 0; i < wanted; i++) this.#spares.push(this.#start())
+    while (this.#spares.length < this.#options.warmSpares && this.#hasRoom) this.#spares.push(this.#start())
   }
 
   /** Shows that the server answers, on a process that is then thrown away: a client's capabilities differ. */
   #probe(): void {
     if (this.#probing || this.#closed || this.#readiness.ready) return
-    if (this.#links.size >= this.#options.maxProcesses) return
+    if (!this.#hasRoom) return
     this.#probing = true
     const link = this.#start()
     const { startTimeoutMs, version } = this.#options

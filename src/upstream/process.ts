@@ -101,6 +101,11 @@ export class ServerProcess {
     })
   }
 
+  /** It is on its way out. */
+  get stopping(): boolean {
+    return this.#stopping
+  }
+
   /** Closes stdin, then SIGTERM, then SIGKILL to the group. Resolves with {@link gone}. */
   stop(): Promise<void> {
     if (this.#stopping || this.#exited) return this.gone

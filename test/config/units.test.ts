@@ -76,7 +76,7 @@ t.test('anything else is refused with what would be right', async (t) => {
 t.test('what is written is read back as the same number', async () => {
   for (const scale of [DURATION, SIZE])
     fc.assert(
-      fc.property(fc.integer({ min: 0, max: 2 ** 40 }), (value) => {
+      fc.property(fc.integer({ min: 0, max: 10 ** 12 - 1 }), (value) => {
         const parsed = parseQuantity(scale, formatQuantity(scale, value))
         return parsed.ok && parsed.value === value
       }),

@@ -130,7 +130,7 @@ async function checkService() {
   const service = services.filesystem
   for (const directory of ['data', 'secrets']) mkdirSync(join(work, directory), { mode: 0o755 })
   writeFileSync(join(work, 'data/greeting.txt'), 'Hello from the volume.\n', { mode: 0o644 })
-  writeFileSync(join(work, 'secrets/bearer-tokens'), `alice: ${token}\n`, { mode: 0o644 })
+  writeFileSync(join(work, 'secrets/bearer-tokens'), `alice:${token}\n`, { mode: 0o644 })
 
   const name = await start(serviceImage, flagsOf(service, secrets), service.command ?? [])
   await ready(name)
