@@ -47,7 +47,8 @@ USER 65532:65532
 # 8080 is for clients; 9090 has /healthz, /readyz and /metrics.
 EXPOSE 8080 9090
 
-# Whether the sidecar itself lives (/healthz). To wait until the wrapped server answers as well, ask /readyz.
+# Whether the sidecar itself lives; to wait until the wrapped server answers as well, ask /readyz. An admin port other
+# than 9090 is found here only if it is given as a variable.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
   CMD ["node", "-e", "require('node:http').get({ host: '127.0.0.1', port: process.env.MCP_SIDECAR_ADMIN_PORT || 9090, path: '/healthz' }, (r) => process.exit(r.statusCode === 200 ? 0 : 1)).on('error', () => process.exit(1))"]
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
-import { ConfigError, FLAGS, type Flags, type LoadedConfig, loadConfig } from './config/load.ts'
 import type { Config } from './config/config.ts'
+import { ConfigError, FLAGS, type Flags, type LoadedConfig, loadConfig } from './config/load.ts'
 import { isLoopback } from './core/net.ts'
 import { type Sidecar, StartError, startSidecar } from './main.ts'
 import { createLogger, type SidecarLogger } from './observe/logger.ts'
@@ -34,7 +34,10 @@ export async function runCli(terminal: Terminal): Promise<number> {
     .version(packageVersion(), '--version')
     .configureOutput({ writeOut: (text) => stdout.write(text), writeErr: (text) => stderr.write(text) })
     .exitOverride()
-    .addHelpText('after', '\nThe server is given after --, as in: mcp-sidecar --port 8080 -- npx -y some-mcp-server')
+    .addHelpText(
+      'after',
+      '\nThe server is given after --, as in: mcp-sidecar --port 8080 -- npx -y some-mcp-server',
+    )
 
   withFlags(program.command('run', { isDefault: true }).description('Run the sidecar (the default)'))
     .usage('[options] -- COMMAND [ARG...]')
@@ -42,13 +45,19 @@ export async function runCli(terminal: Terminal): Promise<number> {
     .action(async (flags: Flags, { args }: Command) => {
       if (args.length > 0) {
         const words = args.join(' ')
-        stderr.write(`mcp-sidecar: unexpected ${words}; the server goes after --, as in: mcp-sidecar -- ${words}\n`)
+        stderr.write(
+          `mcp-sidecar: unexpected ${words}; the server goes after --, as in: mcp-sidecar -- ${words}\n`,
+        )
         exitCode = exitCodes.usage
         return
       }
       exitCode = await run(terminal, flags, command)
     })
-  withFlags(program.command('validate').description('Check a configuration and show it, with where each value comes from'))
+  withFlags(
+    program
+      .command('validate')
+      .description('Check a configuration and show it, with where each value comes from'),
+  )
     .usage('--config FILE [options] [-- COMMAND [ARG...]]')
     .action(async (flags: Flags) => {
       const loaded = await loadConfig({ flags, env: terminal.env, cwd: terminal.cwd, command })
@@ -90,7 +99,8 @@ export async function runCli(terminal: Terminal): Promise<number> {
 function withFlags(command: Command): Command {
   for (const { flag, placeholder, description, repeatable } of FLAGS) {
     const syntax = placeholder === undefined ? flag : `${flag} <${placeholder}>`
-    if (repeatable) command.option(syntax, description, (value: string, all: string[] = []) => [...all, value])
+    if (repeatable)
+      command.option(syntax, description, (value: string, all: string[] = []) => [...all, value])
     else command.option(syntax, description)
   }
   return command
@@ -106,7 +116,9 @@ function report(thrown: unknown, stderr: Terminal['stderr']): number {
     stderr.write(`mcp-sidecar: ${thrown.message}\n`)
     return exitCodes.failed
   }
-  stderr.write(`mcp-sidecar: ${thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)}\n`)
+  stderr.write(
+    `mcp-sidecar: ${thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)}\n`,
+  )
   return exitCodes.failed
 }
 
@@ -115,7 +127,12 @@ async function run(terminal: Terminal, flags: Flags, command: readonly string[])
   const loaded = await loadConfig(input)
   const { config } = loaded
   const log = createLogger(config.log, terminal.stdout)
-  const sidecar = await startSidecar(config, { env: terminal.env, cwd: terminal.cwd, log, version: packageVersion() })
+  const sidecar = await startSidecar(config, {
+    env: terminal.env,
+    cwd: terminal.cwd,
+    log,
+    version: packageVersion(),
+  })
   announce(sidecar, log, terminal)
   const watching = await watchForReload(sidecar, loaded, () => loadConfig(input), log)
   const signal = await stopSignal()
@@ -180,7 +197,9 @@ function announce(sidecar: Sidecar, log: SidecarLogger, { stdout }: Terminal): v
       sidecar: {
         type: 'http',
         url,
-        ...(config.auth.bearerTokenFile === undefined ? {} : { headers: { Authorization: 'Bearer YOUR-TOKEN' } }),
+        ...(config.auth.bearerTokenFile === undefined
+          ? {}
+          : { headers: { Authorization: 'Bearer YOUR-TOKEN' } }),
       },
     },
   }
@@ -211,12 +230,20 @@ function announce(sidecar: Sidecar, log: SidecarLogger, { stdout }: Terminal): v
 
 /** What holds and what does not, in words for whoever signs it off. */
 function enforcement(config: Config): { readonly enforced: string[]; readonly notEnforced: string[] } {
-  const enforced = ['Host and Origin checks', 'limits on sessions, processes, sizes and times', "the server's environment"]
-  const notEnforced = ['file system and network access of the server process: it runs with the rights of this user']
+  const enforced = [
+    'Host and Origin checks',
+    'limits on sessions, processes, sizes and times',
+    "the server's environment",
+  ]
+  const notEnforced = [
+    'file system and network access of the server process: it runs with the rights of this user',
+  ]
   if (config.auth.bearerTokenFile !== undefined) enforced.unshift('authentication: static bearer tokens')
   else if (config.auth.none) notEnforced.unshift('authentication: off, as configured')
-  else if (isLoopback(config.listen.host)) notEnforced.unshift('authentication: off; only this machine can connect')
-  if (config.server.topology === 'shared') notEnforced.push('separation of sessions inside the server: one process serves all')
+  else if (isLoopback(config.listen.host))
+    notEnforced.unshift('authentication: off; only this machine can connect')
+  if (config.server.topology === 'shared')
+    notEnforced.push('separation of sessions inside the server: one process serves all')
   return { enforced, notEnforced }
 }
 

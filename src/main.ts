@@ -3,7 +3,7 @@
  * the request path as code.
  */
 import { readFileSync } from 'node:fs'
-import { authenticate, type Authenticator } from './authn/authenticate.ts'
+import { type Authenticator, authenticate } from './authn/authenticate.ts'
 import { bearerAuthenticator, parseTokens } from './authn/bearer.ts'
 import { authorize } from './authz/authorize.ts'
 import type { Config } from './config/config.ts'
@@ -103,7 +103,10 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       },
     }),
   )
-  const limits = limiter(() => ({ ...world.config.limits, startTimeoutMs: world.config.server.startTimeoutMs }))
+  const limits = limiter(() => ({
+    ...world.config.limits,
+    startTimeoutMs: world.config.server.startTimeoutMs,
+  }))
   const refusals = new Refusals(log, metrics)
 
   // The path of one message, outermost first.
@@ -134,15 +137,20 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     ? stack<UpgradeReceived>()
         .push(checkOrigin(origin))
         .push(authenticate(authenticators))
-        .handler(await webSocket({ ...transports, clock, pingMs, maxPayloadBytes: config.limits.requestBodyBytes }))
+        .handler(
+          await webSocket({ ...transports, clock, pingMs, maxPayloadBytes: config.limits.requestBodyBytes }),
+        )
     : undefined
 
   const listener = await bound(`${urlHost(config.listen.host)}:${config.listen.port}`, '--port', () =>
-    listen({ ...config.listen, ...config.limits, maxConnections: config.limits.connections }, {
-      http,
-      upgrade,
-      refusals,
-    }),
+    listen(
+      { ...config.listen, ...config.limits, maxConnections: config.limits.connections },
+      {
+        http,
+        upgrade,
+        refusals,
+      },
+    ),
   )
   const adminContext: AdminContext = {
     readiness: () => {
@@ -161,7 +169,8 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     const origin = hostAndOrigin({ ...next.listen, authenticated: authenticators.length > 0 })
     const sameServer =
       previous !== undefined &&
-      JSON.stringify([previous.config.server, previous.config.limits]) === JSON.stringify([next.server, next.limits])
+      JSON.stringify([previous.config.server, previous.config.limits]) ===
+        JSON.stringify([next.server, next.limits])
     return { config: next, authenticators, origin, pool: sameServer ? previous.pool : buildPool(next) }
   }
 

@@ -38,23 +38,32 @@ export function parseTokens(text: string, file: string): readonly Token[] {
     const where = `${file}:${i + 1}`
     const colon = line.indexOf(':')
     if (colon < 0 && !bare) {
-      throw new TokenFileError(`${where}: a token without a name; write NAME:TOKEN (only a file with one token may omit it)`)
+      throw new TokenFileError(
+        `${where}: a token without a name; write NAME:TOKEN (only a file with one token may omit it)`,
+      )
     }
     const name = colon < 0 ? 'default' : line.slice(0, colon).trim()
     const value = line.slice(colon + 1).trim()
     if (!namePattern.test(name)) {
-      throw new TokenFileError(`${where}: the name before ':' must be 1 to 64 letters, digits, dots, dashes, @ or _`)
+      throw new TokenFileError(
+        `${where}: the name before ':' must be 1 to 64 letters, digits, dots, dashes, @ or _`,
+      )
     }
     if (names.has(name)) throw new TokenFileError(`${where}: the name ${name} stands twice`)
     if (value.length < minLength) {
       throw new TokenFileError(`${where}: the token of ${name} has fewer than ${minLength} characters`)
     }
     if (!tokenPattern.test(value)) {
-      throw new TokenFileError(`${where}: the token of ${name} has characters that no bearer token has (RFC 6750)`)
+      throw new TokenFileError(
+        `${where}: the token of ${name} has characters that no bearer token has (RFC 6750)`,
+      )
     }
     names.add(name)
     if (tokens.length >= maxTokens) throw new TokenFileError(`${where}: more than ${maxTokens} tokens`)
-    tokens.push({ principal: Object.freeze({ id: `bearer:${name}`, method: 'bearer' }), secret: new Secret(value) })
+    tokens.push({
+      principal: Object.freeze({ id: `bearer:${name}`, method: 'bearer' }),
+      secret: new Secret(value),
+    })
   }
   if (tokens.length === 0) throw new TokenFileError(`${file}: there is no token in it; write NAME:TOKEN`)
   return tokens
@@ -72,7 +81,8 @@ export function bearerAuthenticator(tokens: () => readonly Token[]): Authenticat
       const digest = sha256(header.slice(7).trim())
       let found: Principal | undefined
       for (const { principal, secret } of tokens()) if (secret.matches(digest)) found = principal
-      if (found === undefined) throw new SidecarError('ERR_AUTH_INVALID', { detail: 'an unknown bearer token' })
+      if (found === undefined)
+        throw new SidecarError('ERR_AUTH_INVALID', { detail: 'an unknown bearer token' })
       return found
     },
   }

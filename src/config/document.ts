@@ -93,7 +93,7 @@ const EXPLAINED: Partial<Record<ErrorCode, string>> = {
   TAG_RESOLVE_FAILED: 'tags (!name) are not supported: write the plain value',
   NON_STRING_KEY: 'a key must be plain text',
   TAB_AS_INDENT: 'not valid YAML: a tab indents this line, use spaces',
-  BAD_INDENT: 'not valid YAML: the indentation does not fit the lines around it',
+  BAD_INDENT: 'not valid YAML: the indentation does not fit the lines around it, or a bracket is not closed',
   BAD_DIRECTIVE: 'not valid YAML: this %directive is not understood, leave it out',
   BAD_DQ_ESCAPE:
     'not valid YAML: there is no such backslash escape, use single quotes or double the backslash',

@@ -1,5 +1,5 @@
 /** The ways back to a client. Transports implement the writing; stages hook in here. */
-import { SidecarError } from './errors.ts'
+import type { SidecarError } from './errors.ts'
 import type { Chunks, Message } from './jsonrpc.ts'
 
 /** A sequence of messages to one client. */

@@ -197,7 +197,8 @@ function classify(message: Message, method: Span | undefined): void {
     message.kind = id === undefined ? 'notification' : 'request'
     return
   }
-  if ((result === undefined) === (error === undefined)) throw invalid('neither a method nor one result or error')
+  if ((result === undefined) === (error === undefined))
+    throw invalid('neither a method nor one result or error')
   if (id === undefined && result !== undefined) throw invalid('a result without an id')
   message.kind = 'response'
   message.isError = error !== undefined
@@ -270,7 +271,8 @@ function isParamName(key: string): key is ParamName {
  */
 function refuseLookalike(key: string, names: ReadonlySet<string>): void {
   if (key.length > 20) return
-  if (names.has(key.toUpperCase().toLowerCase())) throw invalid(`${JSON.stringify(key)} in unusual letter case`)
+  if (names.has(key.toUpperCase().toLowerCase()))
+    throw invalid(`${JSON.stringify(key)} in unusual letter case`)
 }
 
 /** One replacement inside a message. */

@@ -1,5 +1,5 @@
 /** Messages of the sidecar's own making. */
-import { SidecarError, type ErrorCode } from './errors.ts'
+import { type ErrorCode, SidecarError } from './errors.ts'
 import { type Message, readMessages } from './jsonrpc.ts'
 
 export function messageOf(text: string): Message {

@@ -1,7 +1,7 @@
 /** The vocabulary that stages share. Pure: no I/O and no clock; imports nothing outside core. */
 import type { IncomingHttpHeaders } from 'node:http'
-import type { Exchange, Outlet } from './exchange.ts'
 import type { SidecarError } from './errors.ts'
+import type { Exchange, Outlet } from './exchange.ts'
 import type { Message } from './jsonrpc.ts'
 
 /** Who is calling. Never holds the credential. */

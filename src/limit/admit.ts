@@ -40,7 +40,8 @@ export function limiter(options: () => LimitOptions): Limiter {
       const limits = options()
       const { message, principal, exchange } = permitted
       if (message.kind === 'request') {
-        if (draining) throw new SidecarError('ERR_DRAINING', { headers: { 'Retry-After': '1', Connection: 'close' } })
+        if (draining)
+          throw new SidecarError('ERR_DRAINING', { headers: { 'Retry-After': '1', Connection: 'close' } })
         const count = counts.get(principal.id) ?? 0
         if (count >= limits.inFlightPerPrincipal) {
           throw new SidecarError('ERR_OVERLOADED', {

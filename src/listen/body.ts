@@ -37,7 +37,8 @@ export class BodyReader {
       const stop = (error: SidecarError | undefined): void => {
         this.#held -= size
         request.off('data', onData).off('end', onEnd).off('close', onClose)
-        if (error === undefined) resolve(parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts, size))
+        if (error === undefined)
+          resolve(parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts, size))
         else {
           request.resume()
           reject(error)
@@ -47,7 +48,8 @@ export class BodyReader {
         size += part.length
         this.#held += part.length
         parts.push(part)
-        if (size > this.#limit) stop(new SidecarError('ERR_TOO_LARGE', { detail: `more than ${this.#limit} bytes` }))
+        if (size > this.#limit)
+          stop(new SidecarError('ERR_TOO_LARGE', { detail: `more than ${this.#limit} bytes` }))
         else if (this.#held > this.#budget) {
           const detail = `${this.#held} bytes of bodies are being read`
           stop(new SidecarError('ERR_OVERLOADED', { detail, headers: { 'Retry-After': '1' } }))

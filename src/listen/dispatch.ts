@@ -1,7 +1,7 @@
 import { SidecarError } from '../core/errors.ts'
 import type { Handler } from '../core/pipeline.ts'
-import { httpSse } from './http-sse.ts'
 import type { HttpIdentified, HttpTrusted } from './http.ts'
+import { httpSse } from './http-sse.ts'
 import { corsHeaders, preflightHeaders } from './origin.ts'
 import { streamableHttp, type TransportContext } from './streamable-http.ts'
 

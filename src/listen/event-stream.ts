@@ -22,7 +22,11 @@ export class EventStream implements Outlet {
   #keepAlive: Timer | undefined
   #closed = false
 
-  constructor(response: ServerResponse, options: EventStreamOptions, headers: Readonly<Record<string, string>>) {
+  constructor(
+    response: ServerResponse,
+    options: EventStreamOptions,
+    headers: Readonly<Record<string, string>>,
+  ) {
     this.#response = response
     this.#options = options
     this.#headers = headers

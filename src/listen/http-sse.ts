@@ -31,7 +31,8 @@ export function httpSse(context: TransportContext): {
     },
     messages: async (identified) => {
       const { request, response, requestId, principal } = identified
-      if (identified.httpMethod !== 'POST') throw new SidecarError('ERR_METHOD', { headers: { Allow: 'POST' } })
+      if (identified.httpMethod !== 'POST')
+        throw new SidecarError('ERR_METHOD', { headers: { Allow: 'POST' } })
       requireJson(request)
       const sessionId = new URLSearchParams(request.url?.split('?', 2)[1] ?? '').get('sessionId')
       if (sessionId === null) throw new SidecarError('ERR_SESSION_MISSING')

@@ -36,7 +36,11 @@ export class Refusals {
   }
 
   /** Answers with the error, if nothing has been answered yet. */
-  refuse(thrown: unknown, received: Pick<Received, 'requestId' | 'remoteAddress'> & HttpIo, idText?: string): void {
+  refuse(
+    thrown: unknown,
+    received: Pick<Received, 'requestId' | 'remoteAddress'> & HttpIo,
+    idText?: string,
+  ): void {
     const error = SidecarError.from(thrown)
     this.note(error, received)
     writeError(received, error, idText)

@@ -57,7 +57,11 @@ export function listen(options: ListenerOptions, doors: Doors): Promise<Listener
   })
   server.maxConnections = options.maxConnections
 
-  const enter = <R extends HttpReceived>(door: Handler<R>, received: R, beforeRefusal = (): void => {}): void => {
+  const enter = <R extends HttpReceived>(
+    door: Handler<R>,
+    received: R,
+    beforeRefusal = (): void => {},
+  ): void => {
     const fail = (thrown: unknown): void => {
       beforeRefusal()
       doors.refusals.refuse(thrown, received)

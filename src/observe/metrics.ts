@@ -35,7 +35,12 @@ export function createMetrics(gauges: Gauges): MetricsRegistry {
     buckets,
     registers,
   })
-  const refusals = counter('mcp_sidecar_refusals_total', 'Requests refused, by error code.', 'code', registers)
+  const refusals = counter(
+    'mcp_sidecar_refusals_total',
+    'Requests refused, by error code.',
+    'code',
+    registers,
+  )
   const drops = counter(
     'mcp_sidecar_dropped_messages_total',
     'Messages delivered to nobody, by reason.',
@@ -44,7 +49,12 @@ export function createMetrics(gauges: Gauges): MetricsRegistry {
   )
   const opened = counter('mcp_sidecar_sessions_opened_total', 'Sessions opened.', 'transport', registers)
   const closed = counter('mcp_sidecar_sessions_closed_total', 'Sessions ended.', 'transport', registers)
-  const exits = counter('mcp_sidecar_process_exits_total', 'Server processes that ended.', 'reason', registers)
+  const exits = counter(
+    'mcp_sidecar_process_exits_total',
+    'Server processes that ended.',
+    'reason',
+    registers,
+  )
   const starts = new Counter({
     name: 'mcp_sidecar_process_starts_total',
     help: 'Server processes started.',

@@ -81,7 +81,12 @@ export class Registry implements Sessions {
       {
         onReady: (ready) => {
           this.#sessions.set(id, ready)
-          const fields = { session: fingerprint(id), principal: principal.id, transport, version: ready.version }
+          const fields = {
+            session: fingerprint(id),
+            principal: principal.id,
+            transport,
+            version: ready.version,
+          }
           context.log.info(fields, 'session opened')
         },
         onEnded: (ended, error) => {

@@ -133,7 +133,9 @@ export class Session implements SessionHandle, UpstreamOwner {
       this.#lease()
       this.#state = 'initializing'
       // Nobody will ever know the id of a session whose first answer had nowhere to go.
-      exchange.onGone(() => this.end(new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'initialize was aborted' })))
+      exchange.onGone(() =>
+        this.end(new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'initialize was aborted' })),
+      )
     }
     const call = new SessionCall(message, exchange, deadline, this)
     this.#calls.set(key, call)

@@ -13,7 +13,9 @@ export function commandProblem(file: string, cwd: string, path: string | undefin
   const candidates = isPath
     ? [isAbsolute(file) ? file : resolve(cwd, file)]
     : (path ?? '').split(delimiter).map((folder) => join(resolve(cwd, folder), file))
-  let problem = isPath ? `there is no file ${candidates[0]}` : `there is no program ${file} in PATH (${path ?? 'not set'})`
+  let problem = isPath
+    ? `there is no file ${candidates[0]}`
+    : `there is no program ${file} in PATH (${path ?? 'not set'})`
   for (const candidate of candidates) {
     try {
       if (!statSync(candidate).isFile()) {

@@ -27,7 +27,10 @@ export function handshake(
       clientInfo: { name: 'mcp-sidecar', version },
     })
     const answer = (answered: Message): void => {
-      const parsed = answered.parsed() as { result?: Partial<InitializeResult>; error?: { message?: unknown } }
+      const parsed = answered.parsed() as {
+        result?: Partial<InitializeResult>
+        error?: { message?: unknown }
+      }
       const { result } = parsed
       if (typeof result?.protocolVersion !== 'string') {
         const detail = `it refused initialize: ${String(parsed.error?.message ?? 'no protocolVersion')}`

@@ -1,5 +1,5 @@
 import { SidecarError } from '../core/errors.ts'
-import { LineReader, type Line, type Overlong } from '../core/framing.ts'
+import { type Line, LineReader, type Overlong } from '../core/framing.ts'
 import { type Chunks, type Edit, type Message, readMessages, splice } from '../core/jsonrpc.ts'
 import { localNotification, localResult } from '../core/local.ts'
 import { isInteractive } from '../core/mcp.ts'
@@ -174,7 +174,8 @@ export class Link {
     const { method } = pending.call.message
     if (isInteractive(method)) {
       const until = this.context.clock.now() + pending.call.deadline.maxMs
-      if (this.#abandoned.size < maxAbandoned) this.#abandoned.set(pending.id, { owner: pending.owner, until })
+      if (this.#abandoned.size < maxAbandoned)
+        this.#abandoned.set(pending.id, { owner: pending.owner, until })
       else this.#abandonedOverflowUntil = until
     }
     // Initialize must not be cancelled (lifecycle, "Cancellation"); its process is about to be stopped anyway.
@@ -219,7 +220,10 @@ export class Link {
     const { metrics } = this.context
     if (!('bytes' in line)) {
       metrics.dropped('overlong_line')
-      this.#warn({ bytes: line.overlongBytes }, 'a message of the server is larger than allowed and was dropped')
+      this.#warn(
+        { bytes: line.overlongBytes },
+        'a message of the server is larger than allowed and was dropped',
+      )
       this.#failOverlong(line)
       return
     }
@@ -229,7 +233,10 @@ export class Link {
     } catch (thrown) {
       metrics.dropped('stdout_garbage')
       const { detail } = SidecarError.from(thrown)
-      this.#warn({ bytes: line.bytes.length, detail }, 'a line on stdout is no JSON-RPC message and was dropped')
+      this.#warn(
+        { bytes: line.bytes.length, detail },
+        'a line on stdout is no JSON-RPC message and was dropped',
+      )
       return
     }
     for (const message of messages) this.#dispatch(message)
@@ -295,6 +302,9 @@ export class Link {
   #warn(fields: object, text: string): void {
     const suppressed = this.#throttle.take(this.context.clock.now())
     if (suppressed === false) return
-    this.context.log.warn({ pid: this.process.pid, ...fields, ...(suppressed > 0 ? { suppressed } : {}) }, text)
+    this.context.log.warn(
+      { pid: this.process.pid, ...fields, ...(suppressed > 0 ? { suppressed } : {}) },
+      text,
+    )
   }
 }

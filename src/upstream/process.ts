@@ -96,7 +96,7 @@ export class ServerProcess {
     child.stdout.once('end', () => {
       context.clock.after(settleMs, () => {
         this.#end('it closed its stdout')
-        this.stop()
+        void this.stop()
       })
     })
   }

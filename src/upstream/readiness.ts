@@ -51,7 +51,10 @@ export class Readiness {
     this.#failures++
     if (this.#retry !== undefined) return
     const pauseMs = Math.round(backoffMs(this.#failures, Math.random()))
-    this.#log.warn({ reason, failures: this.#failures, pauseMs }, 'the MCP server does not answer; trying again')
+    this.#log.warn(
+      { reason, failures: this.#failures, pauseMs },
+      'the MCP server does not answer; trying again',
+    )
     this.#retry = this.#clock.after(pauseMs, () => {
       this.#retry = undefined
       this.#attempt()

@@ -70,7 +70,10 @@ export class SharedLease implements Upstream {
 
   send(message: Message): void {
     if (message.kind === 'response') this.#process.respond(this, message)
-    else if (message.method !== 'notifications/initialized' && message.method !== 'notifications/roots/list_changed') {
+    else if (
+      message.method !== 'notifications/initialized' &&
+      message.method !== 'notifications/roots/list_changed'
+    ) {
       this.#process.send(message)
     }
   }
@@ -96,7 +99,8 @@ export class SharedLease implements Upstream {
   /** Subscribed to the resource, or to one it is part of (server/resources, "Subscriptions"). */
   watches(uri: string): boolean {
     if (this.subscriptions.has(uri)) return true
-    for (const each of this.subscriptions) if (uri.startsWith(each.endsWith('/') ? each : `${each}/`)) return true
+    for (const each of this.subscriptions)
+      if (uri.startsWith(each.endsWith('/') ? each : `${each}/`)) return true
     return false
   }
 
@@ -119,7 +123,8 @@ export class SharedLease implements Upstream {
     const asked = params?.protocolVersion
     this.#capabilities = params?.capabilities ?? {}
     const { tasks: _, ...capabilities } = server.capabilities
-    const protocolVersion = typeof asked === 'string' && isLegacyVersion(asked) ? asked : server.protocolVersion
+    const protocolVersion =
+      typeof asked === 'string' && isLegacyVersion(asked) ? asked : server.protocolVersion
     return this.#answer(call, { ...server, protocolVersion, capabilities })
   }
 
@@ -139,7 +144,12 @@ export class SharedLease implements Upstream {
     return this.#process.call(this, {
       ...forward(call),
       answer: (message) => {
-        if (uri !== undefined && !message.isError && !this.#released && this.subscriptions.size < maxSubscriptions) {
+        if (
+          uri !== undefined &&
+          !message.isError &&
+          !this.#released &&
+          this.subscriptions.size < maxSubscriptions
+        ) {
           this.subscriptions.add(uri)
         }
         call.answer(message)

@@ -214,7 +214,9 @@ export class SharedPool implements ServerPool {
     this.#elicitations.clear()
     for (const [key, lease] of this.#asked) {
       const requestId: unknown = key.startsWith('s') ? key.slice(1) : Number(key.slice(1))
-      lease.withdraw(localNotification('notifications/cancelled', { requestId, reason: 'the server restarted' }))
+      lease.withdraw(
+        localNotification('notifications/cancelled', { requestId, reason: 'the server restarted' }),
+      )
     }
     this.#asked.clear()
     const waiting = this.#waiting
@@ -236,7 +238,10 @@ export class SharedPool implements ServerPool {
     }
     if (found === 'nobody' || found === 'ambiguous') {
       metrics.dropped(`server_request_${found}`)
-      log.warn({ method: message.method, found }, 'a request of the shared server belongs to no single session')
+      log.warn(
+        { method: message.method, found },
+        'a request of the shared server belongs to no single session',
+      )
       this.#refuse(idText, found === 'nobody' ? -32601 : -32603, 'ERR_NO_CLIENT')
       return
     }
@@ -247,7 +252,8 @@ export class SharedPool implements ServerPool {
     }
     this.#asked.set(message.idKey as string, lease)
     const elicitation = message.paramString('elicitationId')
-    if (elicitation !== undefined && this.#elicitations.size < 10_000) this.#elicitations.set(elicitation, lease)
+    if (elicitation !== undefined && this.#elicitations.size < 10_000)
+      this.#elicitations.set(elicitation, lease)
     lease.owner.onRequest(message, found.call)
   }
 

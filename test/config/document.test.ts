@@ -61,7 +61,7 @@ t.test('what is not one plain YAML document is refused at its place', async (t) 
     [
       'a: [1, 2\n',
       'c.yaml:2:1',
-      `${syntax}a colon, comma, quote, bracket or blank is missing here or just before`,
+      `${syntax}the indentation does not fit the lines around it, or a bracket is not closed`,
     ],
     [
       'a: "hunter2\n',
@@ -78,21 +78,24 @@ t.test('what is not one plain YAML document is refused at its place', async (t) 
       'c.yaml:1:5',
       `${syntax}there is no such backslash escape, use single quotes or double the backslash`,
     ],
-    ['a: 1\nhunter2\n', 'c.yaml:2:1', `${syntax}a key needs a colon after it, on the same line`],
+    [
+      'a: 1\nhunter2\n',
+      'c.yaml:2:1',
+      `${syntax}a colon, comma, quote, bracket or blank is missing here or just before`,
+    ],
     [
       'a: "x" hunter2\n',
       'c.yaml:1:8',
       `${syntax}this does not belong here, look for a missing quote, comma or colon before it`,
     ],
-    ['a:\n    b: 1\n  c: 2\n', 'c.yaml:3:1', `${syntax}the indentation does not fit the lines around it`],
+    [
+      'a:\n    b: 1\n  c: 2\n',
+      'c.yaml:3:1',
+      `${syntax}the indentation does not fit the lines around it, or a bracket is not closed`,
+    ],
     [
       'a: *x\n',
       'c.yaml:1:4',
-      'aliases (*name) point nowhere or stand for more than 100 nodes: write the values out',
-    ],
-    [
-      'a: &x [*x]\n',
-      'c.yaml:1:8',
       'aliases (*name) point nowhere or stand for more than 100 nodes: write the values out',
     ],
     ['['.repeat(200_000), 'c.yaml:1:1', 'cannot be read as YAML: it is nested too deeply'],

@@ -9,7 +9,7 @@ import { join } from 'node:path'
  * The path has to be short: podman refuses a run root of more than 50 characters.
  */
 export const scratch =
-  process.env.MCP_SIDECAR_TEST_SCRATCH ??
+  process.env.CONTAINER_TEST_SCRATCH ??
   join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'mcp-sidecar-container')
 
 const temporary = join(scratch, 'tmp')

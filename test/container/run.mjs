@@ -89,7 +89,7 @@ async function checkImage() {
   )
 }
 
-async function checkRefusals() {
+async function checkSettings() {
   await check('without a command it says how to give one and exits with 64', async () => {
     const { code, stderr } = await runToEnd(image, [], [])
     assert.equal(code, 64)
@@ -110,17 +110,22 @@ async function checkRefusals() {
     assert.match(stderr, /--auth none/)
   })
 
-  await check('a subcommand reaches the program as it is', async () => {
-    const broken = join(work, 'broken.yaml')
-    writeFileSync(broken, 'no-such-setting: true\n', { mode: 0o644 })
-    const mount = ['--volume', `${broken}:/etc/broken.yaml:ro`]
-    const { code, stdout, stderr } = await runToEnd(image, mount, [
-      'validate',
-      '--config',
-      '/etc/broken.yaml',
-    ])
-    assert.notEqual(code, 0)
-    assert.match(stdout + stderr, /no-such-setting/)
+  await check('it listens on every address, unless there is a configuration file to say where', async () => {
+    const validated = async (flags, args) => {
+      const { code, stdout, stderr } = await runToEnd(image, flags, ['validate', ...args])
+      assert.equal(code, 0, stderr)
+      return /^listen\.host +(\S+)/m.exec(stdout)[1]
+    }
+    assert.equal(await validated([], ['--auth', 'none', '--', 'node', '--config', 'x']), '0.0.0.0')
+
+    const file = join(work, 'config.yaml')
+    const text = 'server: { command: [node, server.mjs] }\nlisten: { host: 127.0.0.1 }\nauth: none\n'
+    writeFileSync(file, text, { mode: 0o644 })
+    const mount = ['--volume', `${file}:/etc/config.yaml:ro`]
+    const variable = ['--env', 'MCP_SIDECAR_CONFIG=/etc/config.yaml']
+    assert.equal(await validated(mount, ['--config', '/etc/config.yaml']), '127.0.0.1')
+    assert.equal(await validated(mount, ['--config=/etc/config.yaml']), '127.0.0.1')
+    assert.equal(await validated([...mount, ...variable], []), '127.0.0.1')
   })
 }
 
@@ -309,7 +314,7 @@ async function main() {
 
   await checkFiles()
   await checkImage()
-  await checkRefusals()
+  await checkSettings()
   await checkService()
   await checkCommands()
 }

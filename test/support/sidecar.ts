@@ -1,0 +1,102 @@
+/** A sidecar in this process in front of a real server process, for tests. */
+import { fileURLToPath } from 'node:url'
+import type { Test } from 'tap'
+import type { Config } from '../../src/config/config.ts'
+import { type Flags, loadConfig } from '../../src/config/load.ts'
+import { type Sidecar, startSidecar } from '../../src/main.ts'
+import type { SidecarLogger } from '../../src/observe/logger.ts'
+
+export const scriptedServer = fileURLToPath(new URL('../fixtures/scripted-server.mjs', import.meta.url))
+
+export interface LogLine {
+  readonly level: string
+  readonly text: string
+  readonly fields: Readonly<Record<string, unknown>>
+}
+
+type Partly<T> = { readonly [K in keyof T]?: T[K] extends readonly unknown[] ? T[K] : Partial<T[K]> }
+
+export interface TestOptions {
+  /** Switches of the scripted server, or a whole command. */
+  readonly server?: readonly string[]
+  readonly command?: readonly string[]
+  readonly flags?: Flags
+  /** Changes to the loaded configuration, section by section. */
+  readonly config?: Partly<Config>
+  /** The sidecar's own environment; default: PATH and HOME of this one. */
+  readonly env?: Readonly<Record<string, string>>
+}
+
+export interface TestSidecar {
+  readonly sidecar: Sidecar
+  readonly url: string
+  readonly base: string
+  readonly adminUrl: string
+  readonly logs: readonly LogLine[]
+  readonly config: Config
+  /** The text of /metrics. */
+  metrics(): Promise<string>
+  /** One value of /metrics, summed over the lines that start with this text; 0 if there is none. */
+  metric(start: string): Promise<number>
+}
+
+/** Starts a sidecar on free loopback ports; it is stopped when the test ends. */
+export async function startTestSidecar(t: Test, options: TestOptions = {}): Promise<TestSidecar> {
+  const logs: LogLine[] = []
+  const config = await testConfig(options)
+  const env = options.env ?? { PATH: process.env['PATH'] ?? '', HOME: process.env['HOME'] ?? '' }
+  const log = recordingLogger(logs)
+  const sidecar = await startSidecar(config, { env, cwd: process.cwd(), log, version: '0.0.0-test' })
+  t.teardown(() => sidecar.stop())
+  const metrics = async (): Promise<string> => (await fetch(`${sidecar.adminUrl}/metrics`)).text()
+  return {
+    sidecar,
+    url: sidecar.url,
+    base: sidecar.url.replace(/\/mcp$/, ''),
+    adminUrl: sidecar.adminUrl,
+    logs,
+    config,
+    metrics,
+    metric: async (start) => {
+      const lines = (await metrics()).split('\n').filter((line) => line.startsWith(start))
+      return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0)
+    },
+  }
+}
+
+export async function testConfig(options: TestOptions = {}): Promise<Config> {
+  const command = options.command ?? [process.execPath, scriptedServer, ...(options.server ?? [])]
+  const flags = { port: '0', adminPort: '0', ...options.flags }
+  const { config } = await loadConfig({ flags, env: {}, cwd: process.cwd(), command })
+  const changed: Record<string, unknown> = { ...config, shutdownGraceMs: 1000 }
+  for (const [section, values] of Object.entries(options.config ?? {})) {
+    const before = changed[section]
+    changed[section] = typeof before === 'object' ? { ...before, ...(values as object) } : values
+  }
+  return changed as unknown as Config
+}
+
+export function recordingLogger(logs: LogLine[]): SidecarLogger {
+  const at = (level: string) => (fields: object, text: string) => {
+    logs.push({ level, text, fields: fields as Record<string, unknown> })
+  }
+  return {
+    debug: at('debug'),
+    info: at('info'),
+    warn: at('warn'),
+    error: at('error'),
+    setLevel: () => {},
+    flush: () => {},
+  }
+}
+
+/** Waits until `check` holds, looking often; fails with `what` after `ms`. */
+export async function until(check: () => boolean | Promise<boolean>, what: string, ms = 5000): Promise<void> {
+  const end = performance.now() + ms
+  while (!(await check())) {
+    if (performance.now() > end) throw new Error(`waited ${ms} ms in vain: ${what}`)
+    await new Promise((resolve) => {
+      setTimeout(resolve, 10)
+    })
+  }
+}
