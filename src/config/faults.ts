@@ -46,7 +46,8 @@ function unknownKey(section: Path, name: string): FileFault {
   const elsewhere = fieldList.map(([, { file }]) => file).filter((file) => file.split('.').at(-1) === name)
   const advice =
     elsewhere.length > 0 ? `did you mean ${elsewhere.join(' or ')}?` : `there are ${known.join(', ')}`
-  return { path, about: path, key: true, message: `${intro}: ${advice}` }
+  // Any value of this section may have been meant; at the top that would be any value at all.
+  return { path, about: section.length === 0 ? path : section, key: true, message: `${intro}: ${advice}` }
 }
 
 function valueAt(input: unknown, path: Path): unknown {

@@ -89,7 +89,7 @@ export const RULES: readonly Rule[] = [
       const passed = value('server.envAllow').flatMap((name, index) => {
         const dangerous = dangerousVariable(name)
         if (dangerous === undefined) return []
-        const what = dangerous === name ? name : `${name} lets ${dangerous} through, which`
+        const what = !name.endsWith('*') ? name : `${name} lets ${dangerous} through, which`
         return [{ where: at('server.envAllow', [index]), message: `${what} ${DANGEROUS_ADVICE}` }]
       })
       const set = Object.keys(value('server.envSet'))

@@ -9,12 +9,14 @@ const LONGEST_WAIT_MS = 1000
 /** Milliseconds between looks while a folder cannot be watched (no such right, or no watches left). */
 const POLL_MS = 5000
 
+const EMPTY = hashOf('')
+
 /**
  * Calls `onChange` with the absolute paths of the files whose content is another than before, about 100 ms after
- * the change. A file that vanishes is no change; one that comes back with other content is. Content is compared with
- * what it was when the watch began, so begin before loading. Folders are watched rather than files: editors and the
- * kubelet replace a file (or the `..data` link beside it), which a watch on the file itself does not survive.
- * Keeps no process alive. The files are read synchronously and are taken to be small.
+ * the change, 1 s when the file was emptied. A file that vanishes is no change; one that comes back with other content
+ * is. Content is compared with what it was when the watch began, so begin before loading. Folders are watched rather
+ * than files: editors and the kubelet replace a file (or the `..data` link beside it), which a watch on the file itself
+ * does not survive. Keeps no process alive. The files are read synchronously and are taken to be small.
  */
 export function watchFiles(
   paths: readonly string[],
@@ -22,20 +24,35 @@ export function watchFiles(
 ): { close: () => void } {
   const files = new Map(paths.map((path) => [resolve(path), contentHash(path)]))
   const folders = new Map<string, { readonly identity: string; readonly watcher: FSWatcher }>()
-  let timer: NodeJS.Timeout | undefined
+  /** Since when a file is empty that was not. */
+  const emptied = new Map<string, number>()
+  let settle: NodeJS.Timeout | undefined
+  let retry: NodeJS.Timeout | undefined
   let deadline = 0
   let closed = false
-
-  const lookIn = (waitMs: number): void => {
-    clearTimeout(timer)
-    timer = setTimeout(look, waitMs).unref()
-  }
 
   const stir = (): void => {
     if (closed) return
     const now = performance.now()
     if (deadline === 0) deadline = now + LONGEST_WAIT_MS
-    lookIn(Math.max(0, Math.min(SETTLE_MS, deadline - now)))
+    clearTimeout(settle)
+    settle = setTimeout(look, Math.max(0, Math.min(SETTLE_MS, deadline - now))).unref()
+  }
+
+  /** Looks again without being stirred. Each look asks for it anew while there is a reason. */
+  const lookAgain = (waitMs: number): void => {
+    clearTimeout(retry)
+    retry = setTimeout(look, waitMs).unref()
+  }
+
+  /** Some writers empty a file first and fill it later, and an empty configuration is one without any protection. */
+  const mayStillBeFilled = (file: string): boolean => {
+    const now = performance.now()
+    const since = emptied.get(file) ?? now
+    emptied.set(file, since)
+    const rest = since + LONGEST_WAIT_MS - now
+    if (rest > 0) lookAgain(rest)
+    return rest > 0
   }
 
   /** Watches what now has to be watched; true when a watch is new, so that a change may have come before it. */
@@ -61,7 +78,7 @@ export function watchFiles(
         folders.set(folder, { identity, watcher })
         added = true
       } catch {
-        lookIn(POLL_MS)
+        lookAgain(POLL_MS)
       }
     }
     return added
@@ -69,12 +86,13 @@ export function watchFiles(
 
   const look = (): void => {
     deadline = 0
-    timer = undefined
+    clearTimeout(retry)
     if (follow()) stir()
     const changed: string[] = []
     for (const [file, before] of files) {
       const now = contentHash(file)
-      if (now === undefined || now === before) continue
+      if (now !== EMPTY) emptied.delete(file)
+      if (now === undefined || now === before || (now === EMPTY && mayStillBeFilled(file))) continue
       files.set(file, now)
       changed.push(file)
     }
@@ -85,7 +103,8 @@ export function watchFiles(
   return {
     close: () => {
       closed = true
-      clearTimeout(timer)
+      clearTimeout(settle)
+      clearTimeout(retry)
       for (const { watcher } of folders.values()) watcher.close()
       folders.clear()
     },
@@ -121,9 +140,12 @@ function identityOf(folder: string): string | undefined {
 function contentHash(file: string): string | undefined {
   try {
     // Reading a pipe would wait for its writer.
-    if (!statSync(file).isFile()) return undefined
-    return createHash('sha256').update(readFileSync(file)).digest('hex')
+    return statSync(file).isFile() ? hashOf(readFileSync(file)) : undefined
   } catch {
     return undefined
   }
+}
+
+function hashOf(content: string | Uint8Array): string {
+  return createHash('sha256').update(content).digest('hex')
 }

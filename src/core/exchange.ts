@@ -1,13 +1,14 @@
 /** The ways back to a client. Transports implement the writing; stages hook in here. */
 import type { SidecarError } from './errors.ts'
-import type { Chunks, Message } from './jsonrpc.ts'
+import type { Message } from './jsonrpc.ts'
+import type { Wire } from './wire.ts'
 
 /** A sequence of messages to one client. */
 export interface Outlet {
   /** Bytes written and not yet taken by the network. */
   readonly queuedBytes: number
   /** @param eventId the SSE event id, on transports that have them */
-  send(chunks: Chunks, eventId?: string): void
+  send(wire: Wire, eventId?: string): void
   /** Calls once when everything written has left, or the outlet has closed. */
   onceDrained(then: () => void): void
   /** Ends it, after what was written; with an error where the transport can tell it. */
@@ -46,8 +47,8 @@ export abstract class Exchange {
   abstract onGone(then: () => void): void
   /** Opens the stream before its first message; `primingId` makes it resumable from the start. */
   abstract begin(primingId: string | undefined): void
-  abstract send(chunks: Chunks, eventId?: string): void
-  protected abstract writeAnswer(chunks: Chunks, eventId?: string): void
+  abstract send(wire: Wire, eventId?: string): void
+  protected abstract writeAnswer(wire: Wire, eventId?: string): void
   protected abstract writeError(error: SidecarError, eventId?: string): void
   protected abstract writeNothing(): void
   /** Response headers to set if nothing has been written yet (the session id). */
@@ -71,10 +72,10 @@ export abstract class Exchange {
     return current
   }
 
-  answer(chunks: Chunks, isError: boolean, eventId?: string): void {
+  answer(wire: Wire, isError: boolean, eventId?: string): void {
     if (this.#settled) return
     this.#settled = true
-    this.writeAnswer(chunks, eventId)
+    this.writeAnswer(wire, eventId)
     this.#notify(isError ? 'error' : 'ok')
   }
 

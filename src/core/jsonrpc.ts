@@ -5,11 +5,9 @@
 import { isUtf8 } from 'node:buffer'
 import { SidecarError } from './errors.ts'
 import { Scanner, type Span } from './scan.ts'
+import { binary, type Wire, wireOf } from './wire.ts'
 
 export type { Span }
-
-/** Pieces of one message, to be written one after the other; no line breaks inside. */
-export type Chunks = readonly Buffer[]
 
 export type MessageKind = 'request' | 'notification' | 'response'
 
@@ -52,6 +50,16 @@ export class Message {
 
   text(span: Span): string {
     return this.bytes.toString('utf8', span.start, span.end)
+  }
+
+  /** A span as it goes on the wire. */
+  binary(span: Span): string {
+    return binary(this.bytes, span.start, span.end)
+  }
+
+  /** The whole message as it goes on the wire. */
+  get wire(): Wire {
+    return wireOf(this.bytes)
   }
 
   /** The id's JSON text, as it was spelled. */
@@ -273,32 +281,4 @@ function refuseLookalike(key: string, names: ReadonlySet<string>): void {
   if (key.length > 20) return
   if (names.has(key.toUpperCase().toLowerCase()))
     throw invalid(`${JSON.stringify(key)} in unusual letter case`)
-}
-
-/** One replacement inside a message. */
-export interface Edit extends Span {
-  readonly text: string
-}
-
-// Below this size one copy is cheaper than several writes.
-const copyLimit = 64 * 1024
-
-/** The message with some spans replaced (edits in order, not overlapping), as it goes on the wire. */
-export function splice(bytes: Buffer, edits: readonly Edit[], ending = ''): Chunks {
-  const chunks: Buffer[] = []
-  let at = 0
-  for (const { start, end, text } of edits) {
-    if (start > at) chunks.push(bytes.subarray(at, start))
-    chunks.push(Buffer.from(text))
-    at = end
-  }
-  if (at < bytes.length) chunks.push(bytes.subarray(at))
-  if (ending !== '') chunks.push(Buffer.from(ending))
-  return bytes.length <= copyLimit && chunks.length > 1 ? [Buffer.concat(chunks)] : chunks
-}
-
-export function byteLength(chunks: Chunks): number {
-  let total = 0
-  for (const chunk of chunks) total += chunk.length
-  return total
 }

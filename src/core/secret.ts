@@ -1,4 +1,4 @@
-import { createHash, timingSafeEqual } from 'node:crypto'
+import { hash, timingSafeEqual } from 'node:crypto'
 import { inspect } from 'node:util'
 
 /** A value that no log, error or JSON document shows. Holds the SHA-256 of the secret, never the secret itself. */
@@ -28,7 +28,7 @@ export class Secret {
 }
 
 export function sha256(value: string): Buffer {
-  return createHash('sha256').update(value).digest()
+  return hash('sha256', value, 'buffer')
 }
 
 /** A short name for a secret handle (a session id) that may stand in logs: 12 hex digits of its SHA-256. */

@@ -34,30 +34,28 @@ export class BodyReader {
     return new Promise((resolve, reject) => {
       const parts: Buffer[] = []
       let size = 0
-      const stop = (error: SidecarError | undefined): void => {
+      let settled = false
+      const settle = (error?: SidecarError): void => {
+        if (settled) return
+        settled = true
         this.#held -= size
-        request.off('data', onData).off('end', onEnd).off('close', onClose)
-        if (error === undefined)
-          resolve(parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts, size))
-        else {
-          request.resume()
-          reject(error)
-        }
+        if (error !== undefined) reject(error)
+        else resolve(parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts, size))
       }
-      const onData = (part: Buffer): void => {
+      request.on('data', (part: Buffer) => {
+        if (settled) return
         size += part.length
         this.#held += part.length
         parts.push(part)
-        if (size > this.#limit)
-          stop(new SidecarError('ERR_TOO_LARGE', { detail: `more than ${this.#limit} bytes` }))
-        else if (this.#held > this.#budget) {
+        if (size > this.#limit) {
+          settle(new SidecarError('ERR_TOO_LARGE', { detail: `more than ${this.#limit} bytes` }))
+        } else if (this.#held > this.#budget) {
           const detail = `${this.#held} bytes of bodies are being read`
-          stop(new SidecarError('ERR_OVERLOADED', { detail, headers: { 'Retry-After': '1' } }))
+          settle(new SidecarError('ERR_OVERLOADED', { detail, headers: { 'Retry-After': '1' } }))
         }
-      }
-      const onEnd = (): void => stop(undefined)
-      const onClose = (): void => stop(new SidecarError('ERR_HTTP', { detail: 'the body was cut off' }))
-      request.on('data', onData).on('end', onEnd).on('close', onClose)
+      })
+      request.on('end', () => settle())
+      request.on('close', () => settle(new SidecarError('ERR_HTTP', { detail: 'the body was cut off' })))
     })
   }
 }

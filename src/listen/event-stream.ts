@@ -1,12 +1,10 @@
 import type { ServerResponse } from 'node:http'
 import type { SidecarError } from '../core/errors.ts'
 import type { Outlet } from '../core/exchange.ts'
-import { byteLength, type Chunks } from '../core/jsonrpc.ts'
 import type { Clock, Timer } from '../core/types.ts'
+import type { Wire } from '../core/wire.ts'
 
 const retryMs = 1000
-const end = Buffer.from('\n\n')
-const copyLimit = 64 * 1024
 
 export interface EventStreamOptions {
   readonly clock: Clock
@@ -66,13 +64,13 @@ export class EventStream implements Outlet {
     this.#response.write(`id: ${id}\nretry: ${retryMs}\ndata: \n\n`)
   }
 
-  send(chunks: Chunks, eventId?: string): void {
-    this.#event('message', chunks, eventId)
+  send(wire: Wire, eventId?: string): void {
+    this.#event('message', wire, eventId)
   }
 
-  /** An event of another type; `data` has no line breaks. */
+  /** An event of another type; `data` is ASCII without line breaks. */
   event(type: string, data: string): void {
-    this.#event(type, [Buffer.from(data)], undefined)
+    this.#event(type, data, undefined)
   }
 
   onceDrained(then: () => void): void {
@@ -92,16 +90,17 @@ export class EventStream implements Outlet {
     else this.#response.once('close', then)
   }
 
-  #event(type: string, chunks: Chunks, eventId: string | undefined): void {
+  #event(type: string, wire: Wire, eventId: string | undefined): void {
     if (this.#closed) return
     this.open()
     const response = this.#response
-    const head = Buffer.from(`${eventId === undefined ? '' : `id: ${eventId}\n`}event: ${type}\ndata: `)
-    const all = [head, ...chunks, end]
-    if (byteLength(chunks) <= copyLimit) response.write(Buffer.concat(all))
+    const head = `${eventId === undefined ? '' : `id: ${eventId}\n`}event: ${type}\ndata: `
+    if (typeof wire === 'string') response.write(`${head}${wire}\n\n`, 'latin1')
     else {
       response.cork()
-      for (const chunk of all) response.write(chunk)
+      response.write(head, 'latin1')
+      for (const piece of wire) response.write(piece)
+      response.write('\n\n', 'latin1')
       response.uncork()
     }
     this.#keepAlive?.refresh()

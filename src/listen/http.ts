@@ -82,9 +82,13 @@ export function requireJson(request: IncomingMessage): void {
   throw new SidecarError('ERR_CONTENT_TYPE', { detail: `Content-Type ${JSON.stringify(header ?? '')}` })
 }
 
+/** What MCP clients send with every POST; it allows everything that is answered here. */
+const usualAccept = 'application/json, text/event-stream'
+
 /** @throws ERR_ACCEPT unless all of these types are acceptable to the client */
 export function requireAccept(request: IncomingMessage, ...needed: string[]): void {
   const header = request.headers.accept
+  if (header === usualAccept) return
   const accepted = mediaTypes(header)
   const allows = (type: string): boolean =>
     accepted.includes(type) || accepted.includes('*/*') || accepted.includes(`${type.split('/', 1)[0]}/*`)

@@ -1,6 +1,6 @@
 import { SidecarError } from '../core/errors.ts'
 import { hostOf, isLoopback } from '../core/net.ts'
-import type { Layer } from '../core/pipeline.ts'
+import { know, type Layer } from '../core/pipeline.ts'
 import type { Received, Trusted } from '../core/types.ts'
 
 export interface OriginOptions {
@@ -50,12 +50,14 @@ export function hostAndOrigin(options: OriginOptions): HostAndOrigin {
     return host !== undefined && isLoopback(host)
   }
 
+  let lastServed: string | undefined
   return {
     check(host, origin) {
-      if (host === undefined || !servesHost(host)) {
+      if (host === undefined || (host !== lastServed && !servesHost(host))) {
         const detail = `Host ${JSON.stringify(host ?? '')} (listen.allowedHosts, --allow-host)`
         throw new SidecarError('ERR_HOST', { detail })
       }
+      lastServed = host
       if (origin !== undefined && !servesOrigin(origin)) {
         const detail = `Origin ${JSON.stringify(origin)} (listen.allowedOrigins, --allow-origin)`
         throw new SidecarError('ERR_ORIGIN', { detail })
@@ -82,7 +84,7 @@ export function checkOrigin<I extends Received>(
   return (received, next) => {
     const { host, origin } = received.headers
     policy().check(host, origin)
-    return next({ ...received, origin })
+    return next(know(received, { origin }))
   }
 }
 

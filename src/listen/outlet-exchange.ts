@@ -1,6 +1,6 @@
 import { rpcErrorText, type SidecarError } from '../core/errors.ts'
 import { Exchange, type Outlet } from '../core/exchange.ts'
-import type { Chunks } from '../core/jsonrpc.ts'
+import { type Wire, wireOfText } from '../core/wire.ts'
 
 /** The way back for one message on a transport where everything leaves through one long-lived outlet. */
 export class OutletExchange extends Exchange {
@@ -30,18 +30,18 @@ export class OutletExchange extends Exchange {
   setHeader(): void {}
   begin(): void {}
 
-  send(chunks: Chunks): void {
-    this.outlet.send(chunks)
+  send(wire: Wire): void {
+    this.outlet.send(wire)
   }
 
-  protected writeAnswer(chunks: Chunks): void {
-    this.outlet.send(chunks)
+  protected writeAnswer(wire: Wire): void {
+    this.outlet.send(wire)
   }
 
   protected writeError(error: SidecarError): void {
     // A notification or response has no answer, not even a bad one.
     if (this.#idText === undefined) return
-    this.outlet.send([Buffer.from(rpcErrorText(error, this.#idText, this.#requestId))])
+    this.outlet.send(wireOfText(rpcErrorText(error, this.#idText, this.#requestId)))
   }
 
   protected writeNothing(): void {}

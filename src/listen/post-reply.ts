@@ -1,6 +1,6 @@
 import { rpcErrorText, type SidecarError } from '../core/errors.ts'
 import { Exchange, type Outlet } from '../core/exchange.ts'
-import { byteLength, type Chunks } from '../core/jsonrpc.ts'
+import { type Wire, wireBuffers, wireLength, wireOfText } from '../core/wire.ts'
 import { EventStream, type EventStreamOptions, onceDrained } from './event-stream.ts'
 import { type HttpIo, writeError } from './http.ts'
 
@@ -17,7 +17,7 @@ export class PostReply {
   readonly headers: Record<string, string>
   readonly #options: EventStreamOptions
   readonly #batch: boolean
-  readonly #answers: Chunks[] = []
+  readonly #answers: Wire[] = []
   /** Messages of the POST that have not been dealt with. */
   #open: number
   #stream: EventStream | undefined
@@ -41,15 +41,15 @@ export class PostReply {
     else this.#stream.prime(primingId)
   }
 
-  send(chunks: Chunks, eventId?: string): void {
-    this.#stream?.send(chunks, eventId)
+  send(wire: Wire, eventId?: string): void {
+    this.#stream?.send(wire, eventId)
   }
 
-  /** One message is done; `chunks` is its answer, if it has one. */
-  settle(chunks: Chunks | undefined, eventId?: string): void {
-    if (chunks !== undefined) {
-      if (this.#stream === undefined) this.#answers.push(chunks)
-      else this.#stream.send(chunks, eventId)
+  /** One message is done; `wire` is its answer, if it has one. */
+  settle(wire: Wire | undefined, eventId?: string): void {
+    if (wire !== undefined) {
+      if (this.#stream === undefined) this.#answers.push(wire)
+      else this.#stream.send(wire, eventId)
     }
     if (--this.#open === 0) this.#finish()
   }
@@ -61,7 +61,7 @@ export class PostReply {
       return
     }
     const text = rpcErrorText(error, idText, this.io.requestId)
-    this.settle(idText === undefined ? undefined : [Buffer.from(text)], eventId)
+    this.settle(idText === undefined ? undefined : wireOfText(text), eventId)
   }
 
   #finish(): void {
@@ -73,24 +73,25 @@ export class PostReply {
       stream.close()
     } else if (this.#answers.length === 0) response.writeHead(202, this.headers).end()
     else if (this.#batch) {
-      const joined = this.#answers.flatMap((answer, i) => (i === 0 ? [...answer] : [comma, ...answer]))
+      const joined = this.#answers.flatMap((answer, i) => [
+        comma.subarray(i === 0 ? 1 : 0),
+        ...wireBuffers(answer),
+      ])
       this.#json([Buffer.from('['), ...joined, Buffer.from(']')])
-    } else this.#json(this.#answers[0] as Chunks)
+    } else this.#json(this.#answers[0] as Wire)
   }
 
-  #json(chunks: Chunks): void {
+  #json(wire: Wire): void {
     const { response } = this.io
-    response.writeHead(200, {
-      ...this.headers,
-      'Content-Type': 'application/json',
-      'Content-Length': byteLength(chunks),
-    })
-    if (chunks.length === 1) {
-      response.end(chunks[0])
+    this.headers['Content-Type'] = 'application/json'
+    this.headers['Content-Length'] = String(wireLength(wire))
+    response.writeHead(200, this.headers)
+    if (typeof wire === 'string') {
+      response.end(wire, 'latin1')
       return
     }
     response.cork()
-    for (const chunk of chunks) response.write(chunk)
+    for (const piece of wire) response.write(piece)
     response.end()
   }
 }
@@ -138,12 +139,12 @@ export class PostExchange extends Exchange {
     this.#reply.begin(primingId)
   }
 
-  send(chunks: Chunks, eventId?: string): void {
-    this.#reply.send(chunks, eventId)
+  send(wire: Wire, eventId?: string): void {
+    this.#reply.send(wire, eventId)
   }
 
-  protected writeAnswer(chunks: Chunks, eventId?: string): void {
-    this.#reply.settle(chunks, eventId)
+  protected writeAnswer(wire: Wire, eventId?: string): void {
+    this.#reply.settle(wire, eventId)
   }
 
   protected writeError(error: SidecarError, eventId?: string): void {

@@ -3,9 +3,9 @@ import type { Duplex } from 'node:stream'
 import type { WebSocket, WebSocketServer } from 'ws'
 import { rpcErrorText, SidecarError } from '../core/errors.ts'
 import type { Outlet } from '../core/exchange.ts'
-import type { Chunks } from '../core/jsonrpc.ts'
 import type { Handler } from '../core/pipeline.ts'
 import type { Clock, Decoded, Sessions } from '../core/types.ts'
+import { type Wire, wireBuffers, wireOfText } from '../core/wire.ts'
 import { decode, submit } from './decode.ts'
 import type { HttpIdentified, HttpReceived, Refusals } from './http.ts'
 import { OutletExchange } from './outlet-exchange.ts'
@@ -126,16 +126,17 @@ class SocketOutlet implements Outlet {
     return this.#ws.bufferedAmount
   }
 
-  send(chunks: Chunks): void {
+  send(wire: Wire): void {
     if (this.#ws.readyState !== this.#ws.OPEN) return
-    const data = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)
+    const pieces = wireBuffers(wire)
+    const data = pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces)
     this.#ws.send(data, { binary: false }, () => {
       if (this.#ws.bufferedAmount === 0) this.#drained()
     })
   }
 
   sendError(error: SidecarError, requestId: string): void {
-    this.send([Buffer.from(rpcErrorText(error, undefined, requestId))])
+    this.send(wireOfText(rpcErrorText(error, undefined, requestId)))
   }
 
   onceDrained(then: () => void): void {

@@ -30,7 +30,6 @@ export function createLogger(options: LogOptions, output: LogOutput): SidecarLog
     base: null,
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
-    redact: { paths: ['authorization', 'headers', '*.authorization'], censor: '[redacted]' },
   }
   if (pretty) {
     const logger = pino(base, { write: (line: string) => output.write(readable(line)) })
@@ -71,10 +70,7 @@ export function readable(line: string): string {
   return `${clock} ${String(level).padEnd(5)} ${printable(text)}\n`
 }
 
-// Built from text so that the source itself stays printable.
-const controls = new RegExp('[\\u0000-\\u001f\\u007f-\\u009f]', 'g')
-
 /** What servers and clients wrote must not move the cursor or recolour a terminal. */
 export function printable(text: string): string {
-  return text.replace(controls, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)
+  return text.replace(/\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }

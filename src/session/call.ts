@@ -1,8 +1,9 @@
 import type { SidecarError } from '../core/errors.ts'
 import { rpcErrorText } from '../core/errors.ts'
 import type { Exchange, Outlet } from '../core/exchange.ts'
-import { type Chunks, type Message, type Span, splice } from '../core/jsonrpc.ts'
+import type { Message, Span } from '../core/jsonrpc.ts'
 import type { CallHandle, Deadline, UpstreamCall } from '../core/types.ts'
+import { type Wire, wireOf, wireOfText } from '../core/wire.ts'
 import type { ReplayBuffer } from './replay.ts'
 
 /** What a call needs of its session. */
@@ -44,15 +45,15 @@ export class SessionCall implements UpstreamCall {
   progress(message: Message): void {
     const token = this.message.progressToken as Span
     const at = message.paramSpans.progressToken as Span
-    this.send(splice(message.bytes, [{ ...at, text: this.message.text(token) }]))
+    this.send(wireOf(message.bytes, { ...at, text: this.message.binary(token) }))
   }
 
   /** A message that precedes the answer. */
-  send(chunks: Chunks): void {
+  send(wire: Wire): void {
     const exchange = this.#exchange
     if (exchange.settled || !this.#home.admitWrite()) return
     if (exchange.outlet !== undefined) {
-      exchange.send(chunks)
+      exchange.send(wire)
       this.#home.wrote(exchange.outlet)
       return
     }
@@ -64,9 +65,9 @@ export class SessionCall implements UpstreamCall {
       this.stream = this.#home.replay.open()
       exchange.begin(this.#home.primes ? `${this.stream}-0` : undefined)
     }
-    const { id } = this.#home.replay.append(this.stream, chunks)
+    const { id } = this.#home.replay.append(this.stream, wire)
     const target = this.#resumed ?? exchange
-    target.send(chunks, id)
+    target.send(wire, id)
     this.#home.wrote(target)
   }
 
@@ -75,9 +76,10 @@ export class SessionCall implements UpstreamCall {
     const filtered = exchange.filtered(message)
     if (this.message.method === 'initialize') this.#home.initialized(filtered, exchange)
     if (!this.#home.admitWrite()) return
-    const chunks = splice(filtered.bytes, [{ ...(filtered.id as Span), text: this.message.idText as string }])
-    const eventId = this.#last(chunks)
-    exchange.answer(chunks, filtered.isError, eventId)
+    const own = this.message.binary(this.message.id as Span)
+    const wire = wireOf(filtered.bytes, { ...(filtered.id as Span), text: own })
+    const eventId = this.#last(wire)
+    exchange.answer(wire, filtered.isError, eventId)
     this.#home.wrote(this.#resumed ?? exchange.outlet ?? exchange)
     this.#home.settled(this)
   }
@@ -86,7 +88,7 @@ export class SessionCall implements UpstreamCall {
     const eventId =
       this.stream === undefined
         ? undefined
-        : this.#last([Buffer.from(rpcErrorText(error, this.message.idText, undefined))])
+        : this.#last(wireOfText(rpcErrorText(error, this.message.idText, undefined)))
     this.#exchange.fail(error, eventId)
     this.#home.settled(this)
   }
@@ -112,11 +114,11 @@ export class SessionCall implements UpstreamCall {
   }
 
   /** Keeps the last message of the stream for a client that resumes, and ends a stream that was resumed. */
-  #last(chunks: Chunks): string | undefined {
+  #last(wire: Wire): string | undefined {
     if (this.stream === undefined) return undefined
-    const { id } = this.#home.replay.append(this.stream, chunks)
+    const { id } = this.#home.replay.append(this.stream, wire)
     this.#home.replay.end(this.stream)
-    this.#resumed?.send(chunks, id)
+    this.#resumed?.send(wire, id)
     this.#resumed?.close()
     return id
   }

@@ -1,4 +1,4 @@
-import { byteLength, type Chunks } from '../core/jsonrpc.ts'
+import { type Wire, wireLength } from '../core/wire.ts'
 
 /** The stream of a session's GET; POST streams count from 1. */
 export const mainStream = 0
@@ -7,7 +7,7 @@ export interface StoredEvent {
   readonly stream: number
   readonly sequence: number
   readonly id: string
-  readonly chunks: Chunks
+  readonly wire: Wire
   readonly bytes: number
 }
 
@@ -37,10 +37,10 @@ export class ReplayBuffer {
     return stream
   }
 
-  append(stream: number, chunks: Chunks): StoredEvent {
+  append(stream: number, wire: Wire): StoredEvent {
     const sequence = (this.#sequences.get(stream) ?? 0) + 1
     this.#sequences.set(stream, sequence)
-    const event = { stream, sequence, id: `${stream}-${sequence}`, chunks, bytes: byteLength(chunks) + 64 }
+    const event = { stream, sequence, id: `${stream}-${sequence}`, wire, bytes: wireLength(wire) + 64 }
     this.#events.push(event)
     this.#bytes += event.bytes
     let evicted = 0

@@ -1,6 +1,6 @@
 import { SidecarError } from '../core/errors.ts'
 import type { Exchange, Outlet } from '../core/exchange.ts'
-import { type Chunks, type Message, valueKey } from '../core/jsonrpc.ts'
+import { type Message, valueKey } from '../core/jsonrpc.ts'
 import { localRefusal } from '../core/local.ts'
 import { understandsPriming } from '../core/mcp.ts'
 import type {
@@ -17,6 +17,7 @@ import type {
   UpstreamCall,
   UpstreamOwner,
 } from '../core/types.ts'
+import type { Wire } from '../core/wire.ts'
 import { SessionCall } from './call.ts'
 import { Flow } from './flow.ts'
 import { mainStream, parseEventId, ReplayBuffer } from './replay.ts'
@@ -306,7 +307,7 @@ export class Session implements SessionHandle, UpstreamOwner {
       this.lastUsed = this.#context.clock.now()
     })
     for (const event of this.replay.after(mainStream, from?.sequence ?? this.#delivered)) {
-      outlet.send(event.chunks, event.id)
+      outlet.send(event.wire, event.id)
       this.#delivered = Math.max(this.#delivered, event.sequence)
     }
     this.wrote(outlet)
@@ -346,7 +347,7 @@ export class Session implements SessionHandle, UpstreamOwner {
   }
 
   #resume(outlet: Outlet, stream: number, sequence: number): void {
-    for (const event of this.replay.after(stream, sequence)) outlet.send(event.chunks, event.id)
+    for (const event of this.replay.after(stream, sequence)) outlet.send(event.wire, event.id)
     this.wrote(outlet)
     for (const call of this.#calls.values()) {
       if (call.stream !== stream) continue
@@ -359,20 +360,20 @@ export class Session implements SessionHandle, UpstreamOwner {
   }
 
   #deliver(message: Message, call: SessionCall | undefined): void {
-    if (call !== undefined) call.send([message.bytes])
-    else this.#sendMain([message.bytes])
+    if (call !== undefined) call.send(message.wire)
+    else this.#sendMain(message.wire)
   }
 
-  #sendMain(chunks: Chunks): void {
+  #sendMain(wire: Wire): void {
     if (this.#state === 'ended' || !this.admitWrite()) return
     if (this.transport !== 'streamable-http') {
-      this.#main?.send(chunks)
+      this.#main?.send(wire)
       if (this.#main !== undefined) this.wrote(this.#main)
       return
     }
-    const event = this.replay.append(mainStream, chunks)
+    const event = this.replay.append(mainStream, wire)
     if (this.#main === undefined) return
-    this.#main.send(chunks, event.id)
+    this.#main.send(wire, event.id)
     this.#delivered = event.sequence
     this.wrote(this.#main)
   }

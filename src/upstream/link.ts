@@ -1,10 +1,11 @@
 import { SidecarError } from '../core/errors.ts'
 import { type Line, LineReader, type Overlong } from '../core/framing.ts'
-import { type Chunks, type Edit, type Message, readMessages, splice } from '../core/jsonrpc.ts'
+import { type Message, readMessages, type Span } from '../core/jsonrpc.ts'
 import { localNotification, localResult } from '../core/local.ts'
 import { isInteractive } from '../core/mcp.ts'
 import { Throttle } from '../core/throttle.ts'
 import type { CallHandle, Timer, UpstreamCall } from '../core/types.ts'
+import { type Wire, wireOf } from '../core/wire.ts'
 import { type ProcessContext, type ServerCommand, ServerProcess } from './process.ts'
 
 export interface LinkHandler {
@@ -27,25 +28,27 @@ export interface PendingCall {
 }
 
 const maxAbandoned = 1000
-
-const newline = Buffer.from('\n')
+/** Deadlines are kept to this many milliseconds. */
+const deadlineCheckMs = 20
 
 class Pending implements PendingCall, CallHandle {
   readonly id: number
   readonly call: UpstreamCall
   readonly owner: unknown
+  /** When it is given up, unless it is moved. */
+  deadline: number
   readonly #link: Link
-  readonly #startedAt: number
-  #timer: Timer
+  /** When it is given up in any case. */
+  readonly #end: number
   #waits = 0
 
-  constructor(link: Link, id: number, call: UpstreamCall, owner: unknown) {
+  constructor(link: Link, id: number, call: UpstreamCall, owner: unknown, now: number) {
     this.#link = link
     this.id = id
     this.call = call
     this.owner = owner
-    this.#startedAt = link.context.clock.now()
-    this.#timer = this.#arm(call.deadline.timeoutMs)
+    this.#end = now + call.deadline.maxMs
+    this.deadline = Math.min(this.#end, now + call.deadline.timeoutMs)
   }
 
   cancel(reason: string | undefined): void {
@@ -54,29 +57,17 @@ class Pending implements PendingCall, CallHandle {
 
   waitForInput(waiting: boolean): void {
     this.#waits += waiting ? 1 : -1
-    this.#timer.cancel()
     const { inputMs, timeoutMs } = this.call.deadline
-    this.#timer = this.#arm(this.#waits > 0 ? inputMs : timeoutMs)
+    this.#move(this.#waits > 0 ? inputMs : timeoutMs)
   }
 
   /** Progress starts the timeout anew, within the hard limit. */
   progressed(): void {
-    if (this.#waits > 0) return
-    const { timeoutMs, maxMs } = this.call.deadline
-    if (this.#startedAt + maxMs - this.#link.context.clock.now() > timeoutMs) this.#timer.refresh()
+    if (this.#waits === 0) this.#move(this.call.deadline.timeoutMs)
   }
 
-  settle(): void {
-    this.#timer.cancel()
-  }
-
-  #arm(ms: number): Timer {
-    const { clock } = this.#link.context
-    const left = this.#startedAt + this.call.deadline.maxMs - clock.now()
-    return clock.after(Math.max(0, Math.min(ms, left)), () => {
-      this.#link.abandon(this, 'the deadline passed')
-      this.call.fail(new SidecarError('ERR_TIMEOUT', { detail: `no answer to ${this.call.message.method}` }))
-    })
+  #move(ms: number): void {
+    this.deadline = Math.min(this.#end, this.#link.context.clock.now() + ms)
   }
 }
 
@@ -95,7 +86,10 @@ export class Link {
   #abandonedOverflowUntil = 0
   #handler: LinkHandler | undefined
   #lastId = 0
-  #outgoing: Buffer[] = []
+  #deadlines: Timer | undefined
+  /** Written and not yet flushed: large messages in pieces, then the small ones after them. */
+  #large: Buffer[] = []
+  #small = ''
   #flushing = false
   #ended: SidecarError | undefined
 
@@ -142,18 +136,24 @@ export class Link {
   call(call: UpstreamCall, owner: unknown): CallHandle {
     const id = ++this.#lastId
     const { message } = call
-    const edits: Edit[] = [{ ...(message.id as { start: number; end: number }), text: String(id) }]
-    if (message.progressToken !== undefined) edits.push({ ...message.progressToken, text: `"p${id}"` })
-    edits.sort((a, b) => a.start - b.start)
-    const pending = new Pending(this, id, call, owner)
+    const pending = new Pending(this, id, call, owner, this.context.clock.now())
     this.#pending.set(id, pending)
-    this.#write(splice(message.bytes, edits))
+    this.#deadlines ??= this.#watchDeadlines()
+    const at = message.id as Span
+    const idEdit = { start: at.start, end: at.end, text: String(id) }
+    const token = message.progressToken
+    if (token === undefined) this.#write(wireOf(message.bytes, idEdit))
+    else {
+      const tokenEdit = { ...token, text: `"p${id}"` }
+      const edits = token.start < at.start ? [tokenEdit, idEdit] : [idEdit, tokenEdit]
+      this.#write(wireOf(message.bytes, ...edits))
+    }
     return pending
   }
 
   /** A message that needs no mapping: a notification, or a response to a request of the server. */
   send(message: Message): void {
-    this.#write([message.bytes])
+    this.#write(message.wire)
   }
 
   pause(): void {
@@ -170,7 +170,6 @@ export class Link {
 
   abandon(pending: Pending, reason: string | undefined): void {
     if (!this.#pending.delete(pending.id)) return
-    pending.settle()
     const { method } = pending.call.message
     if (isInteractive(method)) {
       const until = this.context.clock.now() + pending.call.deadline.maxMs
@@ -184,36 +183,50 @@ export class Link {
     this.send(localNotification('notifications/cancelled', params))
   }
 
-  // Everything written while one batch of I/O events is handled leaves in one system call.
-  #write(chunks: Chunks): void {
-    if (this.#ended !== undefined) return
-    this.#outgoing.push(...chunks, newline)
-    if (this.#flushing) return
-    this.#flushing = true
-    setImmediate(() => {
-      this.#flushing = false
-      const outgoing = this.#outgoing
-      this.#outgoing = []
-      this.#flush(outgoing)
+  // One timer for all calls: most are answered long before their deadline, and a timer each costs more than the scan.
+  #watchDeadlines(): Timer {
+    const { clock } = this.context
+    const timer = clock.after(deadlineCheckMs, () => {
+      const now = clock.now()
+      for (const pending of this.#pending.values()) {
+        if (pending.deadline > now) continue
+        this.abandon(pending, 'the deadline passed')
+        const detail = `no answer to ${pending.call.message.method}`
+        pending.call.fail(new SidecarError('ERR_TIMEOUT', { detail }))
+      }
+      if (this.#pending.size > 0) timer.refresh()
+      else this.#deadlines = undefined
     })
+    return timer
   }
 
-  #flush(chunks: Buffer[]): void {
+  // Everything written while one batch of I/O events is handled leaves in one system call.
+  #write(wire: Wire): void {
+    if (this.#ended !== undefined) return
+    if (typeof wire === 'string') this.#small += `${wire}\n`
+    else {
+      this.#large.push(Buffer.from(this.#small, 'latin1'), ...wire)
+      this.#small = '\n'
+    }
+    if (this.#flushing) return
+    this.#flushing = true
+    setImmediate(() => this.#flush())
+  }
+
+  #flush(): void {
+    const small = this.#small
+    const large = this.#large
+    this.#small = ''
+    this.#large = []
+    this.#flushing = false
     const { stdin } = this.process
     if (!stdin.writable) return
-    let small: Buffer[] = []
-    stdin.cork()
-    for (const chunk of chunks) {
-      if (chunk.length < 16384) {
-        small.push(chunk)
-        continue
-      }
-      if (small.length > 0) stdin.write(Buffer.concat(small))
-      small = []
-      stdin.write(chunk)
+    if (large.length > 0) {
+      stdin.cork()
+      for (const piece of large) stdin.write(piece)
     }
-    if (small.length > 0) stdin.write(Buffer.concat(small))
-    stdin.uncork()
+    stdin.write(small, 'latin1')
+    if (large.length > 0) stdin.uncork()
   }
 
   #read(line: Line | Overlong): void {
@@ -275,7 +288,6 @@ export class Link {
       return
     }
     this.#pending.delete(id)
-    pending.settle()
     pending.call.answer(message)
   }
 
@@ -283,7 +295,6 @@ export class Link {
     const pending = this.#pending.get(Number(idText))
     if (pending === undefined) return
     this.#pending.delete(pending.id)
-    pending.settle()
     const detail = `the answer had ${overlongBytes} bytes`
     pending.call.fail(new SidecarError('ERR_UPSTREAM_MESSAGE', { detail }))
   }
@@ -293,7 +304,6 @@ export class Link {
     const pending = [...this.#pending.values()]
     this.#pending.clear()
     for (const each of pending) {
-      each.settle()
       each.call.fail(this.#ended)
     }
     this.#handler?.onEnd(this.#ended)

@@ -8,7 +8,7 @@ function check(t: Tap, type: ValueType<string>, cases: readonly (readonly [strin
     t.equal(parsed.ok ? parsed.value : parsed.faults[0]?.message, expected, input)
   }
 }
-type Tap = typeof t
+type Tap = Pick<typeof t, 'equal'>
 
 t.test('an address to listen on is an IP address or a name', async (t) => {
   check(t, listenHost, [

@@ -31,6 +31,7 @@ t.test('the defaults are those the project promises', async (t) => {
     'limits.connections': 10_000,
     'limits.requestTimeoutMs': 60_000,
     'limits.maxRequestTimeoutMs': 600_000,
+    'limits.clientInputMs': 300_000,
     'limits.idleSessionMs': 1_800_000,
     'limits.sessionQueueBytes': 4 * 1024 * 1024,
     'limits.replayBufferBytes': 1024 * 1024,

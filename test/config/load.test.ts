@@ -58,6 +58,7 @@ t.test('without anything but a command there is a whole configuration of default
       connections: 10_000,
       requestTimeoutMs: 60_000,
       maxRequestTimeoutMs: 600_000,
+      clientInputMs: 300_000,
       idleSessionMs: 1_800_000,
       sessionQueueBytes: 4_194_304,
       replayBufferBytes: 1_048_576,

@@ -1,8 +1,8 @@
 import t from 'tap'
 import { ConfigError, type Flags, loadConfig, type Problem } from '../../src/config/load.ts'
 
-async function problems(file: string, flags: Flags = {}): Promise<readonly Problem[]> {
-  const input = { flags: { config: 'c.yaml', ...flags }, env: {}, cwd: '/', command: ['node', 'x'] }
+async function problems(file: string, flags: Flags = {}, command = ['node']): Promise<readonly Problem[]> {
+  const input = { flags: { config: 'c.yaml', ...flags }, env: {}, cwd: '/', command }
   try {
     await loadConfig({ ...input, readFile: async () => file })
     return []
@@ -13,10 +13,9 @@ async function problems(file: string, flags: Flags = {}): Promise<readonly Probl
 }
 
 t.test('a server to run must be named somewhere', async (t) => {
-  const load = loadConfig({ flags: {}, env: {}, cwd: '/', command: [] })
-  await t.rejects(load, {
-    problems: [{ where: 'command line', message: /^no server to run: write its command after --/ }],
-  })
+  t.match(await problems('', {}, []), [
+    { where: 'command line', message: /^no server to run: write its command after --/ },
+  ])
 })
 
 t.test('an address other machines can reach needs a choice of authentication', async (t) => {
@@ -61,7 +60,7 @@ t.test('variables that change what code runs need an explicit permission', async
   t.same(await problems(`server: { env: { ${env} } }\n`), [
     {
       where: 'c.yaml:1:32',
-      message: `LD_PRELOAD lets LD_* through, which ${why}`.replace(' lets LD_* through, which', ''),
+      message: `LD_PRELOAD ${why}`,
     },
     { where: 'c.yaml:1:44', message: `NODE_* lets NODE_OPTIONS through, which ${why}` },
     { where: 'c.yaml:1:72', message: `PYTHONPATH ${why}` },

@@ -8,7 +8,10 @@ t.test('a file that says the defaults is accepted', async (t) => {
     if (!('default' in field)) continue
     const names = field.file.split('.')
     let section = file
-    for (const name of names.slice(0, -1)) section = (section[name] ??= {}) as Record<string, unknown>
+    for (const name of names.slice(0, -1)) {
+      section[name] ??= {}
+      section = section[name] as Record<string, unknown>
+    }
     section[names.at(-1) ?? ''] = field.default
   }
   t.ok(fileSchema.safeParse(file).success)

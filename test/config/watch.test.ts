@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process'
-import { mkdir, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
+import fs, { writeFileSync } from 'node:fs'
+import { mkdir, rename, rm, symlink, unlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import t from 'tap'
@@ -27,7 +28,7 @@ function watching(t: { teardown: (fn: () => void) => void }, ...paths: string[])
 t.test('a file written in place is reported once', async (t) => {
   const file = join(t.testdir({ a: '1', b: '1' }), 'a')
   const { calls, called } = watching(t, file, join(dirname(file), 'b'))
-  await writeFile(file, '2')
+  writeFileSync(file, '2')
   await called(1)
   await wait(QUIET_MS)
   t.same(calls, [[file]])
@@ -37,7 +38,7 @@ t.test('a file replaced by renaming, as editors do, is reported, again and again
   const folder = t.testdir({ a: '1' })
   const { calls, called } = watching(t, join(folder, 'a'))
   for (const text of ['2', '3']) {
-    await writeFile(join(folder, 'a.tmp'), text)
+    writeFileSync(join(folder, 'a.tmp'), text)
     await rename(join(folder, 'a.tmp'), join(folder, 'a'))
     await called(Number(text) - 1)
   }
@@ -62,7 +63,7 @@ t.test('a change behind a link into another folder is reported', async (t) => {
   const folder = t.testdir({ real: { a: '1' }, linked: {} })
   await symlink('../real/a', join(folder, 'linked', 'a'))
   const { calls, called } = watching(t, join(folder, 'linked', 'a'))
-  await writeFile(join(folder, 'real', 'a'), '2')
+  writeFileSync(join(folder, 'real', 'a'), '2')
   await called(1)
   t.same(calls, [[join(folder, 'linked', 'a')]])
 })
@@ -70,8 +71,8 @@ t.test('a change behind a link into another folder is reported', async (t) => {
 t.test('the same content and other files of the folder are no change', async (t) => {
   const folder = t.testdir({ a: '1' })
   const { calls } = watching(t, join(folder, 'a'))
-  await writeFile(join(folder, 'a'), '1')
-  await writeFile(join(folder, 'other'), '1')
+  writeFileSync(join(folder, 'a'), '1')
+  writeFileSync(join(folder, 'other'), '1')
   await wait(QUIET_MS)
   t.same(calls, [])
 })
@@ -80,7 +81,7 @@ t.test('several changes at once are one call', async (t) => {
   const folder = t.testdir({ a: '1', b: '1' })
   const files = [join(folder, 'a'), join(folder, 'b')]
   const { calls, called } = watching(t, ...files)
-  for (const file of files) await writeFile(file, '2')
+  for (const file of files) writeFileSync(file, '2')
   await called(1)
   await wait(QUIET_MS)
   t.same(calls, [files])
@@ -89,8 +90,8 @@ t.test('several changes at once are one call', async (t) => {
 t.test('a folder that is never quiet does not hold a change back', async (t) => {
   const folder = t.testdir({ a: '1' })
   const { calls, called } = watching(t, join(folder, 'a'))
-  await writeFile(join(folder, 'a'), '2')
-  const busy = setInterval(() => void writeFile(join(folder, 'log'), String(performance.now())), 30)
+  writeFileSync(join(folder, 'a'), '2')
+  const busy = setInterval(() => writeFileSync(join(folder, 'log'), String(performance.now())), 30)
   await called(1)
   clearInterval(busy)
   t.equal(calls.length, 1)
@@ -101,12 +102,12 @@ t.test('a file that vanishes is no change; it is one when it comes back with oth
   const { calls, called } = watching(t, file)
   await unlink(file)
   await wait(QUIET_MS)
-  await writeFile(file, '1')
+  writeFileSync(file, '1')
   await wait(QUIET_MS)
   t.same(calls, [], 'the same content as before')
   await unlink(file)
   await wait(QUIET_MS)
-  await writeFile(file, '2')
+  writeFileSync(file, '2')
   await called(1)
   t.equal(calls.length, 1)
 })
@@ -117,7 +118,7 @@ t.test('a file and folders that are not there yet are waited for', async (t) => 
   const { calls, called } = watching(t, file)
   await mkdir(dirname(file), { recursive: true })
   await wait(QUIET_MS)
-  await writeFile(file, '1')
+  writeFileSync(file, '1')
   await called(1)
   t.same(calls, [[file]])
 })
@@ -129,17 +130,60 @@ t.test('a folder that is removed and made again is still watched', async (t) => 
   for (const text of ['2', '3']) {
     await rm(dirname(file), { recursive: true })
     await mkdir(dirname(file))
-    await writeFile(file, text)
+    writeFileSync(file, text)
     await called(Number(text) - 1)
   }
   t.equal(calls.length, 2)
+})
+
+t.test('a file that is emptied before it is filled is one change, to what it is filled with', async (t) => {
+  const file = join(t.testdir({ a: '1' }), 'a')
+  const { calls, called } = watching(t, file)
+  writeFileSync(file, '')
+  await wait(QUIET_MS)
+  t.same(calls, [])
+  writeFileSync(file, '2')
+  await called(1)
+  await wait(QUIET_MS)
+  t.same(calls, [[file]])
+})
+
+t.test('a file that stays empty is a change, also beside a file that is never quiet', async (t) => {
+  const file = join(t.testdir({ a: '1' }), 'a')
+  const { calls, called } = watching(t, file)
+  const busy = setInterval(() => writeFileSync(`${file}.log`, String(performance.now())), 150)
+  const start = performance.now()
+  writeFileSync(file, '')
+  await called(1)
+  clearInterval(busy)
+  t.same(calls, [[file]])
+  t.ok(performance.now() - start >= 1000, 'but not at once')
+})
+
+t.test('a folder that cannot be watched is looked at from time to time', async (t) => {
+  const file = join(t.testdir({ a: '1' }), 'a')
+  let attempts = 0
+  const watch = (): never => {
+    attempts += 1
+    throw Object.assign(new Error('no watches left'), { code: 'ENOSPC' })
+  }
+  const module = '../../src/config/watch.ts'
+  const mocked = await t.mockImport<typeof import('../../src/config/watch.ts')>(module, {
+    'node:fs': { ...fs, watch },
+  })
+  const calls: (readonly string[])[] = []
+  t.teardown(mocked.watchFiles([file], (changed) => calls.push(changed)).close)
+  writeFileSync(file, '2')
+  for (let look = 0; calls.length < 1 && look < 1000; look++) await wait(20)
+  t.same(calls, [[file]])
+  t.equal(attempts, 2, 'and a watch is tried again each time')
 })
 
 t.test('after close nothing is reported, not even what was about to be', async (t) => {
   const file = join(t.testdir({ a: '1' }), 'a')
   const calls: unknown[] = []
   const { close } = watchFiles([file], (changed) => calls.push(changed))
-  await writeFile(file, '2')
+  writeFileSync(file, '2')
   await wait(20)
   close()
   await wait(QUIET_MS)

@@ -6,32 +6,38 @@ import { writeStrictProfile } from './seccomp.mjs'
 
 const started = new Set()
 
-/** The confinement that every container here gets, whatever else it is given. */
-function confinement() {
-  const seccomp = join(work, 'seccomp.json')
-  writeStrictProfile(seccomp)
-  return [
-    ...['--network', 'none', '--read-only', '--read-only-tmpfs=false', '--cap-drop', 'ALL'],
-    ...['--security-opt', 'no-new-privileges', '--security-opt', `seccomp=${seccomp}`],
-  ]
-}
+/** What an operator can ask for in addition; the compose file asks for it itself. */
+const hardening = [
+  '--read-only',
+  '--read-only-tmpfs=false',
+  '--cap-drop',
+  'ALL',
+  '--security-opt',
+  'no-new-privileges',
+]
 
+/** What every container here gets, as most platforms give it to every container; and no network. */
 function run(flags) {
   const name = `mcp-sidecar-test-${process.pid}-${started.size}`
   started.add(name)
-  return [name, ['run', '--name', name, ...confinement(), ...flags]]
+  const seccomp = join(work, 'seccomp.json')
+  writeStrictProfile(seccomp)
+  return [
+    name,
+    ['run', '--name', name, '--network', 'none', '--security-opt', `seccomp=${seccomp}`, ...flags],
+  ]
 }
 
 /** Starts a container in the background; returns its name. */
-export async function start(image, flags, args) {
-  const [name, command] = run(['--detach', ...flags])
+export async function start(image, flags, args, confinement = hardening) {
+  const [name, command] = run(['--detach', ...confinement, ...flags])
   await mustPodman([...command, image, ...args])
   return name
 }
 
 /** Runs a container to its end; returns its exit code and what it printed. */
 export function runToEnd(image, flags, args) {
-  const [, command] = run(['--rm', ...flags])
+  const [, command] = run(['--rm', ...hardening, ...flags])
   return podman([...command, image, ...args], { timeoutMs: 30_000 })
 }
 

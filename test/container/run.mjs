@@ -137,7 +137,7 @@ async function checkService() {
   writeFileSync(join(work, 'data/greeting.txt'), 'Hello from the volume.\n', { mode: 0o644 })
   writeFileSync(join(work, 'secrets/bearer-tokens'), `alice:${token}\n`, { mode: 0o644 })
 
-  const name = await start(serviceImage, flagsOf(service, secrets), service.command ?? [])
+  const name = await start(serviceImage, flagsOf(service, secrets), service.command ?? [], [])
   await ready(name)
   const onHost = await processesOnHost(name)
 
@@ -209,10 +209,10 @@ function flagsOf(service, secrets) {
   const here = (path) => path.replace(/^\.\//, `${work}/`)
   const { healthcheck } = service
   return [
-    ...['--user', service.user, `--read-only=${service.read_only}`],
-    ...service.tmpfs.flatMap((mount) => ['--tmpfs', mount]),
-    ...service.cap_drop.flatMap((capability) => ['--cap-drop', capability]),
-    ...service.security_opt.flatMap((option) => ['--security-opt', option]),
+    ...['--user', service.user, `--read-only=${service.read_only === true}`, '--read-only-tmpfs=false'],
+    ...(service.tmpfs ?? []).flatMap((mount) => ['--tmpfs', mount]),
+    ...(service.cap_drop ?? []).flatMap((capability) => ['--cap-drop', capability]),
+    ...(service.security_opt ?? []).flatMap((option) => ['--security-opt', option]),
     ...['--memory', service.mem_limit, '--pids-limit', String(service.pids_limit)],
     ...Object.entries(service.environment).flatMap(([name, value]) => ['--env', `${name}=${value}`]),
     ...service.volumes.flatMap((mount) => ['--volume', here(mount)]),
