@@ -1,0 +1,85 @@
+/** Looks at processes of this machine, for tests that start some and want them gone. */
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import { until } from './sidecar.ts'
+
+/** One line of the process table. */
+interface Entry {
+  readonly pid: number
+  readonly parent: number
+  readonly state: string
+}
+
+function table(): Entry[] {
+  const listing = execFileSync('ps', ['-A', '-o', 'pid=,ppid=,stat='], { encoding: 'utf8' })
+  return listing
+    .trim()
+    .split('\n')
+    .map((line) => {
+      const [pid, parent, state = ''] = line.trim().split(/\s+/)
+      return { pid: Number(pid), parent: Number(parent), state }
+    })
+}
+
+/** True while it runs; a process that has ended and was not yet collected by its parent does not. */
+export function alive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+  } catch {
+    return false
+  }
+  if (!existsSync('/proc/self/stat')) return table().some((each) => each.pid === pid && !each.state.startsWith('Z'))
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    // The name in parentheses may contain anything.
+    return stat.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3) !== 'Z'
+  } catch {
+    return false
+  }
+}
+
+export function childrenOf(pid: number): number[] {
+  return table()
+    .filter(({ parent, state }) => parent === pid && !state.startsWith('Z'))
+    .map((each) => each.pid)
+}
+
+/** A file that processes append their pids to; what is left of them is killed when the test ends. */
+export interface PidFile {
+  readonly path: string
+  readonly pids: readonly number[]
+  /** Waits until so many have written their pid. */
+  wrote(count: number): Promise<readonly number[]>
+  /** Waits until none of them runs any more. */
+  gone(ms?: number): Promise<void>
+}
+
+export function pidFile(t: Test): PidFile {
+  const path = join(folder(t), 'pids')
+  const read = (): number[] =>
+    existsSync(path) ? readFileSync(path, 'utf8').trim().split('\n').filter(Boolean).map(Number) : []
+  t.teardown(() => {
+    for (const pid of read()) if (alive(pid)) process.kill(pid, 'SIGKILL')
+  })
+  return {
+    path,
+    get pids() {
+      return read()
+    },
+    wrote: async (count) => {
+      await until(() => read().length >= count, `${count} processes have started`, 10_000)
+      return read()
+    },
+    gone: (ms = 8000) => until(() => !read().some(alive), `processes ${read().filter(alive)} have ended`, ms),
+  }
+}
+
+/** An empty folder that lives as long as the test. */
+export function folder(t: Test): string {
+  const path = mkdtempSync(join(tmpdir(), 'mcp-sidecar-test-'))
+  t.teardown(() => rmSync(path, { recursive: true, force: true }))
+  return path
+}
