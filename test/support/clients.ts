@@ -1,9 +1,16 @@
 /** SDK clients behind one interface: version 1 and 2 of the SDK, over every transport, for the same scenarios. */
-import { Client as ClientV2, SSEClientTransport as SseV2, StreamableHTTPClientTransport as StreamableV2 } from '@modelcontextprotocol/client'
+import {
+  Client as ClientV2,
+  SSEClientTransport as SseV2,
+  StreamableHTTPClientTransport as StreamableV2,
+} from '@modelcontextprotocol/client'
 import { StdioClientTransport as StdioV2 } from '@modelcontextprotocol/client/stdio'
 import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js'
 import { SSEClientTransport as SseV1 } from '@modelcontextprotocol/sdk/client/sse.js'
-import { getDefaultEnvironment, StdioClientTransport as StdioV1 } from '@modelcontextprotocol/sdk/client/stdio.js'
+import {
+  getDefaultEnvironment,
+  StdioClientTransport as StdioV1,
+} from '@modelcontextprotocol/sdk/client/stdio.js'
 import { StreamableHTTPClientTransport as StreamableV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import { WebSocketClientTransport as WebSocketV1 } from '@modelcontextprotocol/sdk/client/websocket.js'
 import { InMemoryTaskStore } from '@modelcontextprotocol/sdk/experimental/tasks'
@@ -12,8 +19,8 @@ import {
   CallToolResultSchema,
   CreateMessageRequestSchema,
   ElicitRequestSchema,
-  type LoggingLevel,
   ListRootsRequestSchema,
+  type LoggingLevel,
 } from '@modelcontextprotocol/sdk/types.js'
 import { WebSocket } from 'ws'
 import { z } from 'zod'
@@ -303,7 +310,9 @@ async function connectV1(route: Route, target: Target, abilities: Abilities): Pr
       client.request({ method, ...(params === undefined ? {} : { params }) } as never, anything),
     rootsChanged: () => client.sendRootsListChanged(),
     startTask: async (name, args) => {
-      const stream = tasks.callToolStream({ name, arguments: { ...args } }, CallToolResultSchema, { task: {} })
+      const stream = tasks.callToolStream({ name, arguments: { ...args } }, CallToolResultSchema, {
+        task: {},
+      })
       for await (const message of stream) {
         if (message.type === 'taskCreated') return message.task
         throw message.type === 'error' ? message.error : new Error(`no task but ${message.type}`)
@@ -366,7 +375,10 @@ async function connectV2(route: Route, target: Target, abilities: Abilities): Pr
   const anything = z.looseObject({})
   const startTask = async (name: string, args: object) => {
     const params = { name, arguments: { ...args }, task: {} }
-    const { task } = await client.request({ method: 'tools/call', params }, z.looseObject({ task: taskSchema }))
+    const { task } = await client.request(
+      { method: 'tools/call', params },
+      z.looseObject({ task: taskSchema }),
+    )
     return task
   }
   const getTask = (taskId: string) => client.request({ method: 'tasks/get', params: { taskId } }, taskSchema)

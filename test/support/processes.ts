@@ -31,7 +31,8 @@ export function alive(pid: number): boolean {
   } catch {
     return false
   }
-  if (!existsSync('/proc/self/stat')) return table().some((each) => each.pid === pid && !each.state.startsWith('Z'))
+  if (!existsSync('/proc/self/stat'))
+    return table().some((each) => each.pid === pid && !each.state.startsWith('Z'))
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
     // The name in parentheses may contain anything.

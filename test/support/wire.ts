@@ -52,13 +52,7 @@ export async function collect(response: IncomingMessage): Promise<RawResponse> {
   const isStream = response.headers['content-type'] === 'text/event-stream'
   const json = isStream ? undefined : parse(text)
   const events = isStream ? parseEvents(text) : []
-  const messages = isStream
-    ? events.flatMap(({ data, event }) =>
-        data !== undefined && data !== '' && event !== 'endpoint' ? [parse(data)] : [],
-      )
-    : json === undefined
-      ? []
-      : [json].flat()
+  const messages = isStream ? messagesOf(events) : json === undefined ? [] : [json].flat()
   return { status: response.statusCode ?? 0, headers: response.headers, body: text, json, messages }
 }
 
@@ -110,24 +104,59 @@ export function parseEvents(text: string): SseEvent[] {
     )
 }
 
-/** Reads an open event stream until closed; `events` grows as they arrive. */
-export function follow(response: IncomingMessage): {
+/** An open event stream; `events` and `messages` grow as they arrive. */
+export interface Following {
+  readonly response: IncomingMessage
   readonly events: SseEvent[]
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into messages of any shape
+  readonly messages: any[]
+  /** Everything received, comments included. */
+  readonly text: () => string
+  readonly isClosed: () => boolean
   readonly closed: Promise<void>
-} {
+  /** Goes away without a word. */
+  readonly cut: () => void
+}
+
+/** Reads an open event stream until closed. */
+export function follow(response: IncomingMessage): Following {
   const events: SseEvent[] = []
+  let text = ''
   let rest = ''
+  let isClosed = false
   response.setEncoding('utf8')
   response.on('data', (part: string) => {
+    text += part
     rest += part
     const end = rest.lastIndexOf('\n\n')
     if (end < 0) return
     events.push(...parseEvents(rest.slice(0, end + 2)))
     rest = rest.slice(end + 2)
   })
-  const closed = new Promise<void>((resolve) => response.once('close', resolve))
+  const closed = new Promise<void>((resolve) => {
+    response.once('close', () => {
+      isClosed = true
+      resolve()
+    })
+  })
   response.on('error', () => {})
-  return { events, closed }
+  return {
+    response,
+    events,
+    get messages() {
+      return messagesOf(events)
+    },
+    text: () => text,
+    isClosed: () => isClosed,
+    closed,
+    cut: () => response.destroy(),
+  }
+}
+
+function messagesOf(events: readonly SseEvent[]): unknown[] {
+  return events.flatMap(({ data, event }) =>
+    data !== undefined && data !== '' && event !== 'endpoint' ? [parse(data)] : [],
+  )
 }
 
 function parse(text: string): unknown {
