@@ -3,7 +3,7 @@
  * the request path as code.
  */
 import { readFileSync } from 'node:fs'
-import { type Authenticator, authenticate } from './authn/authenticate.ts'
+import { type Authenticator, authenticate, stillTrusted } from './authn/authenticate.ts'
 import { bearerAuthenticator, parseTokens } from './authn/bearer.ts'
 import { authorize } from './authz/authorize.ts'
 import type { Config } from './config/config.ts'
@@ -232,6 +232,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       const old = world
       world = buildWorld(next, old)
       log.setLevel(next.log.level)
+      registry.endUntrusted((principal) => stillTrusted(principal, world.authenticators))
       if (world.pool === old.pool) return
       world.pool.start()
       old.pool.retire()

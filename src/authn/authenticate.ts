@@ -13,6 +13,14 @@ export interface Authenticator {
    * @throws ERR_AUTH_INVALID when it carries one that does not hold
    */
   authenticate(request: Trusted): Principal | undefined | Promise<Principal | undefined>
+  /** True while the credential behind a principal it has named is still good. */
+  vouchesFor(principal: Principal): boolean
+}
+
+/** Whether a session or stream of this principal may go on under these authenticators. */
+export function stillTrusted(principal: Principal, authenticators: readonly Authenticator[]): boolean {
+  if (authenticators.length === 0) return principal.id === anonymous.id
+  return authenticators.some((each) => each.vouchesFor(principal))
 }
 
 /**

@@ -1,5 +1,5 @@
 import { SidecarError } from '../core/errors.ts'
-import { Secret, sha256 } from '../core/secret.ts'
+import { fingerprint, Secret, sha256 } from '../core/secret.ts'
 import type { Principal, Trusted } from '../core/types.ts'
 import type { Authenticator } from './authenticate.ts'
 
@@ -61,7 +61,7 @@ export function parseTokens(text: string, file: string): readonly Token[] {
     names.add(name)
     if (tokens.length >= maxTokens) throw new TokenFileError(`${where}: more than ${maxTokens} tokens`)
     tokens.push({
-      principal: Object.freeze({ id: `bearer:${name}`, method: 'bearer' }),
+      principal: Object.freeze({ id: `bearer:${name}`, method: 'bearer', proof: fingerprint(value) }),
       secret: new Secret(value),
     })
   }
@@ -85,5 +85,7 @@ export function bearerAuthenticator(tokens: () => readonly Token[]): Authenticat
         throw new SidecarError('ERR_AUTH_INVALID', { detail: 'an unknown bearer token' })
       return found
     },
+    vouchesFor: ({ id, proof }) =>
+      tokens().some(({ principal }) => principal.id === id && principal.proof === proof),
   }
 }

@@ -1,11 +1,24 @@
-import { type ErrorCode, isMap, isNode, isSeq, LineCounter, parseDocument, visit, type YAMLError } from 'yaml'
+import {
+  type CST,
+  type ErrorCode,
+  isMap,
+  isNode,
+  isSeq,
+  LineCounter,
+  Parser,
+  parseDocument,
+  visit,
+  type YAMLError,
+} from 'yaml'
 import type { Problem } from './error.ts'
 import type { Path } from './parsed.ts'
 
 /** How many nodes aliases may stand for: enough to share a list, too few to fill the memory (the "billion laughs"). */
 const MAX_ALIASES = 100
-
-const TOO_DEEP = 'cannot be read as YAML: it is nested too deeply'
+/** How deep collections may lie in each other; the configuration itself needs five. */
+const MAX_DEPTH = 32
+/** Keys and list items in all. Finding duplicate keys takes the square of their number. */
+const MAX_ITEMS = 5000
 
 /** A YAML file as plain values, with the way back to the place of each. */
 export interface Document {
@@ -27,10 +40,11 @@ export function readDocument(text: string, name: string): Document | readonly Pr
     // The counter answers 0 for an empty file.
     return `${name}:${Math.max(line, 1)}:${Math.max(col, 1)}`
   }
+  const tooMuch = excess(text, lines)
+  if (tooMuch !== undefined) return [{ where: where(tooMuch.offset), message: tooMuch.message }]
   let alias = 0
   try {
     const document = parseDocument(text, {
-      lineCounter: lines,
       // The message of a pretty error repeats lines of the file, which may hold secrets.
       prettyErrors: false,
       stringKeys: true,
@@ -53,11 +67,34 @@ export function readDocument(text: string, name: string): Document | readonly Pr
     const value: unknown = document.toJS({ maxAliasCount: MAX_ALIASES }) ?? {}
     return { value, offset: (path: Path, key?: 'key') => offsetOf(document.contents, path, key), where }
   } catch (error) {
-    // Thrown, not collected: aliases beyond the limit or without an anchor, and nesting that exhausts the stack.
-    if (!(error instanceof ReferenceError)) return [{ where: where(0), message: TOO_DEEP }]
+    // Thrown, not collected: aliases beyond the limit or without an anchor.
+    if (!(error instanceof ReferenceError)) throw error
     const message = `aliases (*name) point nowhere or stand for more than ${MAX_ALIASES} nodes: write the values out`
     return [{ where: where(alias), message }]
   }
+}
+
+/**
+ * Fills `lines`, and says what makes the file too much to compose. The composer calls itself for each level; without
+ * stack left, V8 ends the process rather than throw when it has to compile a regular expression. So this comes first.
+ */
+function excess(text: string, lines: LineCounter): { offset: number; message: string } | undefined {
+  const left: [CST.Token | null | undefined, number][] = []
+  let items = 0
+  for (const token of new Parser(lines.addNewLine).parse(text)) {
+    left.push([token, 0])
+    for (let next = left.pop(); next !== undefined; next = left.pop()) {
+      const [inner, depth] = next
+      if (inner?.type === 'document') left.push([inner.value, depth])
+      if (!inner || !('items' in inner)) continue
+      const { offset } = inner
+      if (depth === MAX_DEPTH) return { offset, message: `nested more than ${MAX_DEPTH} levels deep` }
+      items += inner.items.length
+      if (items > MAX_ITEMS) return { offset, message: `more than ${MAX_ITEMS} keys and list items` }
+      for (const item of inner.items) left.push([item.key, depth + 1], [item.value, depth + 1])
+    }
+  }
+  return undefined
 }
 
 function offsetOf(contents: unknown, path: Path, key?: 'key'): number {
@@ -104,7 +141,6 @@ const EXPLAINED: Partial<Record<ErrorCode, string>> = {
   MISSING_CHAR: 'not valid YAML: a colon, comma, quote, bracket or blank is missing here or just before',
   UNEXPECTED_TOKEN:
     'not valid YAML: this does not belong here, look for a missing quote, comma or colon before it',
-  RESOURCE_EXHAUSTION: TOO_DEEP,
 }
 
 /** Mistakes of content, each worth reporting; of the others only the first counts, the rest follow from it. */

@@ -143,7 +143,7 @@ export const FIELDS: { readonly [K in SettingKey]: Field<ValueOf<K>> } = {
     flag: 'allow-host',
     placeholder: 'HOST',
     repeatable: true,
-    doc: 'Host header to accept besides the own address. A name without a port stands for any port. The check stops DNS rebinding.',
+    doc: 'Host header to accept. A name without a port stands for any port. Loopback names are always accepted on a loopback address; on another address an empty list accepts any name when callers authenticate, and else only names that nobody outside can point here. The check stops DNS rebinding.',
   },
   'listen.allowedOrigins': {
     file: 'listen.allowedOrigins',
@@ -152,7 +152,7 @@ export const FIELDS: { readonly [K in SettingKey]: Field<ValueOf<K>> } = {
     flag: 'allow-origin',
     placeholder: 'ORIGIN',
     repeatable: true,
-    doc: 'Origin whose web pages may use the server (CORS).',
+    doc: 'Origin whose web pages may use the server (CORS). On a loopback address the pages of this machine may too.',
   },
   'listen.streamableHttp': {
     file: 'listen.streamableHttp',

@@ -42,7 +42,7 @@ its origin. \`mcp-sidecar schema\` prints the JSON Schema of the file, from whic
 * **Lists** are one flag for each item, and items between commas in a variable.
 * **An unknown key, flag or variable** is an error, and so is an empty variable. Variables that Kubernetes sets for a Service
   whose name begins with \`mcp-sidecar\` are passed over.
-* The file is one document of YAML 1.2 in UTF-8, at most 1 MiB, without tags. \`yes\`, \`no\`, \`on\` and \`off\` are text.
+* The file is one document of YAML 1.2 in UTF-8, at most 1 MiB and 5000 keys and list items, without tags. \`yes\`, \`no\`, \`on\` and \`off\` are text.
 `
 
 function row(cells: readonly string[]): string {

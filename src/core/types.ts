@@ -10,9 +10,11 @@ export interface Principal {
   readonly id: string
   /** How it was proven: `none`, `bearer`. */
   readonly method: string
+  /** Tells one credential of this principal from another without revealing it; sessions end when it is withdrawn. */
+  readonly proof: string
 }
 
-export const anonymous: Principal = Object.freeze({ id: 'anonymous', method: 'none' })
+export const anonymous: Principal = Object.freeze({ id: 'anonymous', method: 'none', proof: '' })
 
 export type Transport = 'streamable-http' | 'http-sse' | 'websocket'
 

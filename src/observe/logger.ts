@@ -19,7 +19,7 @@ export interface SidecarLogger extends Logger {
 }
 
 /**
- * JSON lines buffered up to 16 KiB and for at most 250 ms, so that a call does not wait for a write of its log line.
+ * JSON lines buffered up to 8 KiB and for at most 250 ms, so that a call does not wait for a write of its log line.
  *
  * @param output where readable text goes; JSON goes to the file descriptor behind stdout
  */
@@ -35,7 +35,7 @@ export function createLogger(options: LogOptions, output: LogOutput): SidecarLog
     const logger = pino(base, { write: (line: string) => output.write(readable(line)) })
     return wrap(logger, () => {})
   }
-  const destination = pino.destination({ fd: 1, sync: false, minLength: 16_384, periodicFlush: 250 })
+  const destination = pino.destination({ fd: 1, sync: false, minLength: 8192, periodicFlush: 250 })
   destination.on('error', () => {})
   return wrap(pino(base, destination), () => {
     try {

@@ -112,6 +112,14 @@ export class Registry implements Sessions {
     this.#draining = true
   }
 
+  /** Ends the sessions whose principal is not accepted any more. */
+  endUntrusted(trusted: (principal: Principal) => boolean): void {
+    for (const session of [...this.#all]) {
+      if (trusted(session.principal)) continue
+      session.end(new SidecarError('ERR_AUTH_INVALID', { detail: 'its credential was withdrawn' }))
+    }
+  }
+
   endAll(error: SidecarError): void {
     this.#sweep.cancel()
     for (const session of [...this.#all]) session.end(error)

@@ -132,6 +132,8 @@ export class Session implements SessionHandle, UpstreamOwner {
     this.#checkInbound()
     if (isInitialize) {
       this.#lease()
+      if (this.ended)
+        throw new SidecarError('ERR_UPSTREAM_EXIT', { detail: 'the process ended before it was used' })
       this.#state = 'initializing'
       // Nobody will ever know the id of a session whose first answer had nowhere to go.
       exchange.onGone(() =>

@@ -137,6 +137,11 @@ export class Link {
     const id = ++this.#lastId
     const { message } = call
     const pending = new Pending(this, id, call, owner, this.context.clock.now())
+    const ended = this.#ended
+    if (ended !== undefined) {
+      queueMicrotask(() => call.fail(ended))
+      return pending
+    }
     this.#pending.set(id, pending)
     this.#deadlines ??= this.#watchDeadlines()
     const at = message.id as Span

@@ -40,7 +40,9 @@ export class PerSessionPool implements ServerPool {
 
   start(): void {
     this.#refill()
-    this.#probeTimer = this.#context.clock.after(probeDelayMs, () => this.#probe())
+    this.#probeTimer = this.#context.clock.after(probeDelayMs, () => {
+      if (!this.#readiness.ready) this.#probe()
+    })
   }
 
   get ready(): boolean {
@@ -58,12 +60,15 @@ export class PerSessionPool implements ServerPool {
   }
 
   lease(owner: UpstreamOwner): Upstream {
-    const link = this.#spares.shift() ?? this.#start()
+    let link = this.#spares.shift()
+    while (link?.ended !== undefined) link = this.#spares.shift()
+    link ??= this.#start()
     this.#refillSoon()
-    return new ExclusiveLease(link, owner, (failure) => {
+    return new ExclusiveLease(link, owner, (answered) => {
       if (this.#closed) return
-      if (failure === undefined) this.#readiness.up()
-      else this.#readiness.down(failure)
+      if (answered) this.#readiness.up()
+      // One client's initialize may fail for reasons of its own.
+      else this.#probe()
     })
   }
 
@@ -103,7 +108,7 @@ export class PerSessionPool implements ServerPool {
       const spare = this.#spares.indexOf(link)
       if (spare < 0) return
       this.#spares.splice(spare, 1)
-      if (!this.#closed) this.#readiness.down(link.ended?.detail ?? 'it ended before a session used it')
+      this.#probe()
     })
     return link
   }
@@ -120,7 +125,7 @@ export class PerSessionPool implements ServerPool {
 
   /** Shows that the server answers, on a process that is then thrown away: a client's capabilities differ. */
   #probe(): void {
-    if (this.#probing || this.#closed || this.#readiness.ready) return
+    if (this.#probing || this.#closed || this.#readiness.waiting) return
     if (!this.#hasRoom) return
     this.#probing = true
     const link = this.#start()
@@ -143,9 +148,9 @@ export class PerSessionPool implements ServerPool {
 class ExclusiveLease implements Upstream {
   readonly exclusive = true
   readonly #link: Link
-  readonly #proven: (failure: string | undefined) => void
+  readonly #proven: (answered: boolean) => void
 
-  constructor(link: Link, owner: UpstreamOwner, proven: (failure: string | undefined) => void) {
+  constructor(link: Link, owner: UpstreamOwner, proven: (answered: boolean) => void) {
     this.#link = link
     this.#proven = proven
     link.attach({
@@ -167,11 +172,11 @@ class ExclusiveLease implements Upstream {
         deadline: call.deadline,
         progress: (message) => call.progress(message),
         answer: (message) => {
-          this.#proven(undefined)
+          this.#proven(true)
           call.answer(message)
         },
         fail: (error) => {
-          this.#proven(error.detail ?? error.code)
+          this.#proven(false)
           call.fail(error)
         },
       },

@@ -106,14 +106,32 @@ t.test('what is not one plain YAML document is refused at its place', async (t) 
   }
 })
 
-t.test('nesting without end is refused, however far the parser gets', async (t) => {
-  for (const text of ['['.repeat(200_000), '{a: '.repeat(200_000), '- '.repeat(200_000)])
-    t.match(
-      readDocument(text, 'c.yaml'),
-      [{ where: /^c.yaml:1:/, message: /nested too deeply/ }],
-      text.slice(0, 4),
-    )
+t.test('nesting beyond 32 levels is refused before it can exhaust the stack', async (t) => {
+  const message = 'nested more than 32 levels deep'
+  const cases: [string, string][] = [
+    ['['.repeat(200_000), 'c.yaml:1:33'],
+    [`${'['.repeat(33)}${']'.repeat(33)}`, 'c.yaml:1:33'],
+    ['{a: '.repeat(100_000), 'c.yaml:1:129'],
+    ['- '.repeat(200_000), 'c.yaml:1:65'],
+    ['? '.repeat(200_000), 'c.yaml:1:65'],
+    [Array.from({ length: 1000 }, (_, depth) => `${' '.repeat(depth)}a:\n`).join(''), 'c.yaml:33:33'],
+    [`a: 1\n---\n${'['.repeat(33)}`, 'c.yaml:3:33'],
+  ]
+  for (const [text, where] of cases)
+    t.same(readDocument(text, 'c.yaml'), [{ where, message }], text.slice(0, 4))
+  t.match(readDocument(`${'['.repeat(32)}${']'.repeat(32)}`, 'c.yaml'), { value: [] })
 })
+
+t.test(
+  'more keys and items than a configuration can need are refused, not compared for minutes',
+  async (t) => {
+    const keys = (count: number): string => Array.from({ length: count }, (_, i) => `k${i}: 1\n`).join('')
+    const message = 'more than 5000 keys and list items'
+    t.same(readDocument(keys(5001), 'c.yaml'), [{ where: 'c.yaml:1:1', message }])
+    t.same(readDocument(`a:\n  b: [${'1,'.repeat(100_000)}]\n`, 'c.yaml'), [{ where: 'c.yaml:2:6', message }])
+    t.ok('value' in readDocument(keys(1000), 'c.yaml'))
+  },
+)
 
 t.test('aliases cannot multiply without bound', async (t) => {
   const levels = Array.from(

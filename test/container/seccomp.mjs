@@ -39,5 +39,8 @@ export function writeStrictProfile(path) {
     // Its flags lie in memory where a filter cannot read them; libc falls back to clone when told it does not exist.
     { names: ['clone3'], action: 'SCMP_ACT_ERRNO', errnoRet: ENOSYS },
   )
-  writeFileSync(path, JSON.stringify({ ...profile, syscalls: rules }))
+  writeFileSync(
+    path,
+    JSON.stringify({ ...profile, defaultErrnoRet: EPERM, defaultErrno: 'EPERM', syscalls: rules }),
+  )
 }

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 import { alive } from './processes.ts'
-import { scriptedServer, until } from './sidecar.ts'
+import { scriptedCommand, until } from './sidecar.ts'
 
 const program = fileURLToPath(new URL('../../bin/mcp-sidecar.ts', import.meta.url))
 
@@ -32,7 +32,7 @@ export interface CliProcess {
 export async function startCli(
   t: Test,
   flags: readonly string[],
-  server: readonly string[] = [process.execPath, scriptedServer],
+  server: readonly string[] = scriptedCommand,
 ): Promise<CliProcess> {
   const command = server.length === 0 ? [] : ['--', ...server]
   const started = spawnCli(t, ['--port', '0', '--admin-port', '0', ...flags, ...command])

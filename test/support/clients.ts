@@ -321,9 +321,10 @@ async function connectV1(route: Route, target: Target, abilities: Abilities): Pr
     },
     followTask: async (name, args) => {
       const messages: Json[] = []
-      for await (const message of tasks.callToolStream({ name, arguments: { ...args } })) {
-        messages.push(message)
-      }
+      const stream = tasks.callToolStream({ name, arguments: { ...args } }, CallToolResultSchema, {
+        task: {},
+      })
+      for await (const message of stream) messages.push(message)
       return messages
     },
     getTask: (taskId) => tasks.getTask(taskId),

@@ -1,6 +1,6 @@
 /** Looks at processes of this machine, for tests that start some and want them gone. */
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Test } from 'tap'
@@ -13,7 +13,24 @@ interface Entry {
   readonly state: string
 }
 
+const proc = existsSync('/proc/self/stat')
+
+function entry(pid: number): Entry | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    // The name in parentheses may contain anything.
+    const [state = '', parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return { pid, parent: Number(parent), state }
+  } catch {
+    return undefined
+  }
+}
+
 function table(): Entry[] {
+  if (proc) {
+    const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name))
+    return pids.flatMap((pid) => entry(Number(pid)) ?? [])
+  }
   const listing = execFileSync('ps', ['-A', '-o', 'pid=,ppid=,stat='], { encoding: 'utf8' })
   return listing
     .trim()
@@ -26,20 +43,8 @@ function table(): Entry[] {
 
 /** True while it runs; a process that has ended and was not yet collected by its parent does not. */
 export function alive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-  } catch {
-    return false
-  }
-  if (!existsSync('/proc/self/stat'))
-    return table().some((each) => each.pid === pid && !each.state.startsWith('Z'))
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    // The name in parentheses may contain anything.
-    return stat.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3) !== 'Z'
-  } catch {
-    return false
-  }
+  const found = proc ? entry(pid) : table().find((each) => each.pid === pid)
+  return found !== undefined && !found.state.startsWith('Z')
 }
 
 export function childrenOf(pid: number): number[] {

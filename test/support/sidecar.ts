@@ -8,6 +8,15 @@ import type { SidecarLogger } from '../../src/observe/logger.ts'
 
 export const scriptedServer = fileURLToPath(new URL('../fixtures/scripted-server.mjs', import.meta.url))
 
+/** Starts it without the hooks that the test runner puts into every process: they take longer than the server. */
+export const scriptedCommand: readonly string[] = [
+  '/usr/bin/env',
+  '-u',
+  'NODE_OPTIONS',
+  process.execPath,
+  scriptedServer,
+]
+
 export interface LogLine {
   readonly level: string
   readonly text: string
@@ -65,7 +74,7 @@ export async function startTestSidecar(t: Test, options: TestOptions = {}): Prom
 }
 
 export async function testConfig(options: TestOptions = {}): Promise<Config> {
-  const command = options.command ?? [process.execPath, scriptedServer, ...(options.server ?? [])]
+  const command = options.command ?? [...scriptedCommand, ...(options.server ?? [])]
   const flags = { port: '0', adminPort: '0', ...options.flags }
   const { config } = await loadConfig({ flags, env: {}, cwd: process.cwd(), command })
   const changed: Record<string, unknown> = { ...config, shutdownGraceMs: 1000 }

@@ -37,15 +37,22 @@ export class Recorder {
   transcript(): Transcript {
     const channels: Record<string, unknown[]> = {}
     for (const { method, params } of this.#peer.wire.fromServer) {
-      const about = params?.progressToken ?? params?.taskId ?? ''
-      channels[`${method} ${about}`] ??= []
-      channels[`${method} ${about}`]?.push(params ?? {})
+      const said = isCounted(params?.progressToken) ? { ...params, progressToken: 'counted' } : { ...params }
+      const channel = `${method} ${said.progressToken ?? said.taskId ?? ''}`
+      channels[channel] ??= []
+      channels[channel]?.push(said)
     }
+    const errors = this.#peer.errors.filter(
+      (text) => !text.includes('progress notification for an unknown token'),
+    )
     const ordered = Object.fromEntries(Object.entries(channels).sort(([a], [b]) => sortKey(a, b)))
-    const whole = { steps: this.steps, fromServer: ordered, errors: this.#peer.errors }
+    const whole = { steps: this.steps, fromServer: ordered, errors }
     return new Normaliser(this.#ownNames).value(whole) as Transcript
   }
 }
+
+/** A progress token that an SDK chose: the number of its request, which depends on how often it polled. */
+const isCounted = (token: unknown): boolean => typeof token === 'number' && token < 10_000
 
 const sortKey = (a: string, b: string): number => {
   const [methodA, methodB] = [a.split(' ')[0] ?? '', b.split(' ')[0] ?? '']
