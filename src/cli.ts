@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import type { Config } from './config/config.ts'
 import { ConfigError, FLAGS, type Flags, type LoadedConfig, loadConfig } from './config/load.ts'
+import { watchFiles } from './config/watch.ts'
 import { isLoopback } from './core/net.ts'
 import { type Sidecar, StartError, startSidecar } from './main.ts'
 import { createLogger, type SidecarLogger } from './observe/logger.ts'
@@ -67,7 +68,7 @@ export async function runCli(terminal: Terminal): Promise<number> {
   program
     .command('schema')
     .description('Print the JSON Schema of the configuration file')
-    .option('--format FORMAT', 'json, or markdown for the reference', 'json')
+    .option('--format <FORMAT>', 'json, or markdown for the reference', 'json')
     .action(async ({ format }: { format: string }) => {
       if (format === 'markdown') {
         const { configurationReference } = await import('./config/reference.ts')
@@ -134,7 +135,7 @@ async function run(terminal: Terminal, flags: Flags, command: readonly string[])
     version: packageVersion(),
   })
   announce(sidecar, log, terminal)
-  const watching = await watchForReload(sidecar, loaded, () => loadConfig(input), log)
+  const watching = watchForReload(sidecar, loaded, () => loadConfig(input), log)
   const signal = await stopSignal()
   log.info({ signal, graceMs: config.shutdownGraceMs }, 'shutting down: answering what is in flight')
   process.once(signal, () => process.exit(exitCodes.failed))
@@ -146,27 +147,28 @@ async function run(terminal: Terminal, flags: Flags, command: readonly string[])
 }
 
 /** On SIGHUP, and when a file of the configuration changes, the configuration is loaded anew and swapped in. */
-async function watchForReload(
+function watchForReload(
   sidecar: Sidecar,
   { files }: LoadedConfig,
   load: () => Promise<LoadedConfig>,
   log: SidecarLogger,
-): Promise<{ close(): void }> {
-  const reload = (why: string): void => {
-    load()
-      .then(({ config }) => {
-        sidecar.reload(config)
-        log.info({ why }, 'configuration reloaded')
-      })
-      .catch((thrown: unknown) => {
-        const reason = thrown instanceof Error ? thrown.message : String(thrown)
-        log.error({ why, reason }, 'the new configuration was not taken; the old one stays in force')
-      })
+): { close(): void } {
+  const reload = async (why: string): Promise<void> => {
+    try {
+      const next = await load()
+      sidecar.reload(next.config)
+      log.info({ why }, 'configuration reloaded')
+      // It may name other files now.
+      watcher.close()
+      watcher = watchFiles(next.files, (changed) => void reload(changed.join(', ')))
+    } catch (thrown) {
+      const reason = thrown instanceof Error ? thrown.message : String(thrown)
+      log.error({ why, reason }, 'the new configuration was not taken; the old one stays in force')
+    }
   }
-  const onHangup = (): void => reload('SIGHUP')
+  let watcher = watchFiles(files, (changed) => void reload(changed.join(', ')))
+  const onHangup = (): void => void reload('SIGHUP')
   process.on('SIGHUP', onHangup)
-  const { watchFiles } = await import('./config/watch.ts')
-  const watcher = watchFiles(files, (changed) => reload(changed.join(', ')))
   return {
     close: () => {
       process.off('SIGHUP', onHangup)

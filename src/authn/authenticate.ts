@@ -1,5 +1,5 @@
 import { SidecarError } from '../core/errors.ts'
-import { know, type Layer } from '../core/pipeline.ts'
+import type { Layer } from '../core/pipeline.ts'
 import { anonymous, type Identified, type Principal, type Trusted } from '../core/types.ts'
 
 /** One way to prove who is calling. */
@@ -32,10 +32,10 @@ export function authenticate<I extends Trusted>(
 ): Layer<I, I & Pick<Identified, 'principal'>> {
   return (trusted, next) => {
     const all = authenticators()
-    if (all.length === 0) return next(know(trusted, { principal: anonymous }))
+    if (all.length === 0) return next({ ...trusted, principal: anonymous })
     const found = firstOf(all, trusted)
-    if (found instanceof Promise) return found.then((principal) => next(know(trusted, { principal })))
-    return next(know(trusted, { principal: found }))
+    if (found instanceof Promise) return found.then((principal) => next({ ...trusted, principal }))
+    return next({ ...trusted, principal: found })
   }
 }
 

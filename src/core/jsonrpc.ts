@@ -4,7 +4,7 @@
  */
 import { isUtf8 } from 'node:buffer'
 import { SidecarError } from './errors.ts'
-import { Scanner, type Span } from './scan.ts'
+import { Names, Scanner, type Span } from './scan.ts'
 import { binary, type Wire, wireOf } from './wire.ts'
 
 export type { Span }
@@ -181,7 +181,7 @@ function readOne(scanner: Scanner, bytes: Buffer): Message {
         refuseLookalike(key, topNames)
         scanner.skip()
     }
-  })
+  }, topKeys)
   if (!version) throw invalid('jsonrpc is missing')
   classify(message, method)
   return message
@@ -228,7 +228,7 @@ function readParams(scanner: Scanner, message: Message): Span {
     if (message.paramSpans[key] !== undefined) throw invalid(`params.${key} stands twice`)
     message.paramSpans[key] =
       key === '_meta' && scanner.peek() === 0x7b ? readMeta(scanner, message) : scanner.span()
-  })
+  }, paramKeys)
   return { start, end: scanner.position }
 }
 
@@ -252,6 +252,8 @@ function readMeta(scanner: Scanner, message: Message): Span {
   return { start, end: scanner.position }
 }
 
+const topKeys = new Names('jsonrpc', 'id', 'method', 'params', 'result', 'error')
+const paramKeys = new Names(...paramNames)
 const topNames = new Set(['jsonrpc', 'id', 'method', 'params', 'result', 'error'])
 const metaNames = new Set(['progresstoken'])
 const lowerParamNames = new Set<string>(paramNames.map((name) => name.toLowerCase()))

@@ -30,14 +30,6 @@ class Composed<I, O> implements Stack<I, O> {
   }
 }
 
-/**
- * What a layer hands on: its input with more known about it. The object is the same one, so that a message crosses
- * the stack without being copied at every stage; the types still see only what each stage has added.
- */
-export function know<I extends object, A extends object>(input: I, added: A): I & A {
-  return Object.assign(input, added)
-}
-
 /** An empty stack: what goes in comes out. */
 export function stack<I>(): Stack<I, I> {
   return new Composed<I, I>((last) => last)

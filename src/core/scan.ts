@@ -37,6 +37,31 @@ const isHex = (c: number): boolean =>
   (c >= 0x30 && c <= 0x39) || (c >= 0x41 && c <= 0x46) || (c >= 0x61 && c <= 0x66)
 const isDigit = (c: number): boolean => c >= 0x30 && c <= 0x39
 
+/** Member names that are looked for. */
+export class Names {
+  readonly #byLength: { readonly name: string; readonly bytes: Buffer }[][] = []
+
+  constructor(...names: readonly string[]) {
+    for (const name of names) {
+      const bytes = Buffer.from(name)
+      this.#byLength[bytes.length] ??= []
+      this.#byLength[bytes.length]?.push({ name, bytes })
+    }
+  }
+
+  /** The name that stands at these bytes, spelled without escapes. */
+  find(text: Buffer, start: number, end: number): string | undefined {
+    const candidates = this.#byLength[end - start]
+    if (candidates === undefined) return undefined
+    for (const { name, bytes } of candidates) {
+      let i = 0
+      while (i < bytes.length && bytes[i] === text[start + i]) i++
+      if (i === bytes.length) return name
+    }
+    return undefined
+  }
+}
+
 export class Scanner {
   readonly bytes: Buffer
   /** The next byte to be read. */
@@ -64,16 +89,17 @@ export class Scanner {
 
   /**
    * Walks the object at the position and calls `member` with each key, the position being at its value.
-   * `member` must consume that value, with {@link skip}, {@link object}, {@link array} or {@link span}.
+   * `member` must consume that value, with {@link skip}, {@link object}, {@link array} or {@link span}. Keys among
+   * `known` are recognised without building a string for each.
    */
-  object(member: (key: string) => void): void {
+  object(member: (key: string) => void, known?: Names): void {
     this.#enter(OPEN_OBJECT, 'an object')
     if (this.peek() === CLOSE_OBJECT) {
       this.#leave()
       return
     }
     for (;;) {
-      const key = this.#key()
+      const key = this.#key(known)
       member(key)
       const c = this.peek()
       if (c === CLOSE_OBJECT) break
@@ -172,11 +198,16 @@ export class Scanner {
   }
 
   /** The key as a JavaScript string; an escaped spelling is the same key. */
-  #key(): string {
+  #key(known: Names | undefined): string {
     this.#space()
     const start = this.position
     const escaped = this.#string()
     const end = this.position
+    const name = escaped ? undefined : known?.find(this.bytes, start + 1, end - 1)
+    if (name !== undefined) {
+      this.#colon()
+      return name
+    }
     const key = escaped
       ? (JSON.parse(this.bytes.toString('utf8', start, end)) as string)
       : this.bytes.toString('utf8', start + 1, end - 1)

@@ -55,7 +55,9 @@ export class BodyReader {
         }
       })
       request.on('end', () => settle())
-      request.on('close', () => settle(new SidecarError('ERR_HTTP', { detail: 'the body was cut off' })))
+      request.on('close', () => {
+        if (!settled) settle(new SidecarError('ERR_HTTP', { detail: 'the body was cut off' }))
+      })
     })
   }
 }

@@ -51,7 +51,8 @@ export function submit(
     part.exchange.fail(error)
   }
   try {
-    const pending = next({ ...identified, ...part, era: 'legacy' })
+    const { message, sessionId, exchange } = part
+    const pending = next({ ...identified, message, sessionId, exchange, era: 'legacy' })
     if (pending !== undefined) return pending.catch(fail)
   } catch (thrown) {
     fail(thrown)

@@ -1,6 +1,6 @@
 import { SidecarError } from '../core/errors.ts'
 import { hostOf, isLoopback } from '../core/net.ts'
-import { know, type Layer } from '../core/pipeline.ts'
+import type { Layer } from '../core/pipeline.ts'
 import type { Received, Trusted } from '../core/types.ts'
 
 export interface OriginOptions {
@@ -84,7 +84,7 @@ export function checkOrigin<I extends Received>(
   return (received, next) => {
     const { host, origin } = received.headers
     policy().check(host, origin)
-    return next(know(received, { origin }))
+    return next({ ...received, origin })
   }
 }
 

@@ -1,6 +1,8 @@
 import { pino } from 'pino'
 import type { Logger } from '../core/types.ts'
 
+const maxHeldBytes = 16 * 1024 * 1024
+
 export interface LogOptions {
   readonly level: string
   /** `auto` is readable text on a terminal and JSON elsewhere. */
@@ -19,7 +21,8 @@ export interface SidecarLogger extends Logger {
 }
 
 /**
- * JSON lines buffered up to 8 KiB and for at most 250 ms, so that a call does not wait for a write of its log line.
+ * JSON lines buffered up to 32 KiB and for at most 250 ms, so that a call does not wait for a write of its log line.
+ * Where nobody takes them, lines are lost beyond 16 MiB rather than calls held up.
  *
  * @param output where readable text goes; JSON goes to the file descriptor behind stdout
  */
@@ -28,14 +31,21 @@ export function createLogger(options: LogOptions, output: LogOutput): SidecarLog
   const base = {
     level: options.level,
     base: null,
-    timestamp: pino.stdTimeFunctions.isoTime,
+    timestamp: isoTimestamps(),
     formatters: { level: (label: string) => ({ level: label }) },
   }
   if (pretty) {
     const logger = pino(base, { write: (line: string) => output.write(readable(line)) })
     return wrap(logger, () => {})
   }
-  const destination = pino.destination({ fd: 1, sync: false, minLength: 8192, periodicFlush: 250 })
+  const destination = pino.destination({
+    fd: 1,
+    sync: false,
+    minLength: 32_768,
+    maxWrite: 65_536,
+    maxLength: maxHeldBytes,
+    periodicFlush: 250,
+  })
   destination.on('error', () => {})
   return wrap(pino(base, destination), () => {
     try {
@@ -44,6 +54,21 @@ export function createLogger(options: LogOptions, output: LogOutput): SidecarLog
       // Nothing was written yet, or nobody reads any more.
     }
   })
+}
+
+/** `,"time":"2026-01-02T03:04:05.678Z"`; a date is formatted once a second only. */
+function isoTimestamps(): () => string {
+  let second = -1
+  let prefix = ''
+  return () => {
+    const now = Date.now()
+    const ms = now % 1000
+    if (now - ms !== second) {
+      second = now - ms
+      prefix = `,"time":"${new Date(second).toISOString().slice(0, 20)}`
+    }
+    return `${prefix}${String(ms).padStart(3, '0')}Z"`
+  }
 }
 
 function wrap(logger: pino.Logger, flush: () => void): SidecarLogger {

@@ -20,6 +20,8 @@ export interface CallHome {
 
 /** One request of a client, from the session to the server and back, with the caller's id and token put back in. */
 export class SessionCall implements UpstreamCall {
+  /** Its id as a map key. */
+  readonly key: string
   readonly message: Message
   readonly deadline: Deadline
   handle: CallHandle | undefined
@@ -30,7 +32,8 @@ export class SessionCall implements UpstreamCall {
   /** A later GET on which the client resumed this call's stream. */
   #resumed: Outlet | undefined
 
-  constructor(message: Message, exchange: Exchange, deadline: Deadline, home: CallHome) {
+  constructor(key: string, message: Message, exchange: Exchange, deadline: Deadline, home: CallHome) {
+    this.key = key
     this.message = message
     this.deadline = deadline
     this.#exchange = exchange

@@ -1,5 +1,5 @@
 import { SidecarError } from '../core/errors.ts'
-import { type Handler, know, type Layer } from '../core/pipeline.ts'
+import type { Handler, Layer } from '../core/pipeline.ts'
 import type { Admitted, Routed } from '../core/types.ts'
 import type { Registry } from './registry.ts'
 
@@ -11,11 +11,11 @@ import type { Registry } from './registry.ts'
 export function route(registry: Registry): Layer<Admitted, Routed> {
   return (admitted, next) => {
     const { sessionId, message, principal, transport } = admitted
-    if (sessionId !== undefined) return next(know(admitted, { session: registry.get(sessionId, principal) }))
+    if (sessionId !== undefined) return next({ ...admitted, session: registry.get(sessionId, principal) })
     if (message.kind !== 'request' || message.method !== 'initialize') {
       throw new SidecarError('ERR_SESSION_MISSING')
     }
-    return next(know(admitted, { session: registry.open(principal, transport) }))
+    return next({ ...admitted, session: registry.open(principal, transport) })
   }
 }
 

@@ -72,7 +72,8 @@ export class Session implements SessionHandle, UpstreamOwner {
   readonly #events: SessionEvents
   /** Taken by initialize, so that an opened stream alone costs no process. */
   #upstream: Upstream | undefined
-  readonly #calls = new Map<string, SessionCall>()
+  /** In flight, in the order they came. Few, and a Map's churn is costly to the collector (see upstream/pending). */
+  readonly #calls: SessionCall[] = []
   readonly #asked = new Map<string, Asked>()
   readonly #flow: Flow
   #state: 'new' | 'initializing' | 'ready' | 'ended' = 'new'
@@ -113,13 +114,13 @@ export class Session implements SessionHandle, UpstreamOwner {
 
   /** Nothing in flight and nobody connected. */
   get idle(): boolean {
-    return this.#calls.size === 0 && this.#main === undefined && this.#resumed.size === 0
+    return this.#calls.length === 0 && this.#main === undefined && this.#resumed.size === 0
   }
 
   request(message: Message, exchange: Exchange, deadline: Deadline): void {
     this.lastUsed = this.#context.clock.now()
     const key = message.idKey as string
-    if (this.#calls.has(key)) {
+    if (this.#call(key) !== undefined) {
       throw new SidecarError('ERR_INVALID_REQUEST', { detail: 'a request with this id is in flight already' })
     }
     const isInitialize = message.method === 'initialize'
@@ -140,8 +141,8 @@ export class Session implements SessionHandle, UpstreamOwner {
         this.end(new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'initialize was aborted' })),
       )
     }
-    const call = new SessionCall(message, exchange, deadline, this)
-    this.#calls.set(key, call)
+    const call = new SessionCall(key, message, exchange, deadline, this)
+    this.#calls.push(call)
     call.handle = (this.#upstream as Upstream).call(call)
   }
 
@@ -239,7 +240,8 @@ export class Session implements SessionHandle, UpstreamOwner {
   }
 
   settled(call: SessionCall): void {
-    this.#calls.delete(call.message.idKey as string)
+    const at = this.#calls.indexOf(call)
+    if (at >= 0) this.#calls.splice(at, 1)
     this.lastUsed = this.#context.clock.now()
     if (call.message.method === 'initialize' && this.#state === 'initializing') {
       this.end(new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'initialize failed' }))
@@ -319,8 +321,7 @@ export class Session implements SessionHandle, UpstreamOwner {
   end(error: SidecarError): void {
     if (this.#state === 'ended') return
     this.#state = 'ended'
-    for (const call of [...this.#calls.values()]) call.abort(error)
-    this.#calls.clear()
+    for (const call of this.#calls.splice(0)) call.abort(error)
     for (const { timer } of this.#asked.values()) timer.cancel()
     this.#asked.clear()
     this.#upstream?.release()
@@ -351,7 +352,7 @@ export class Session implements SessionHandle, UpstreamOwner {
   #resume(outlet: Outlet, stream: number, sequence: number): void {
     for (const event of this.replay.after(stream, sequence)) outlet.send(event.wire, event.id)
     this.wrote(outlet)
-    for (const call of this.#calls.values()) {
+    for (const call of this.#calls) {
       if (call.stream !== stream) continue
       this.#resumed.add(outlet)
       outlet.onClosed(() => this.#resumed.delete(outlet))
@@ -382,10 +383,14 @@ export class Session implements SessionHandle, UpstreamOwner {
 
   #cancelled(message: Message): void {
     const key = message.paramKey('requestId')
-    const call = key === undefined ? undefined : this.#calls.get(key)
+    const call = key === undefined ? undefined : this.#call(key)
     // Initialize must not be cancelled; unknown ids belong to calls that have ended in the meantime.
     if (call === undefined || call.message.method === 'initialize') return
     call.cancel()
+  }
+
+  #call(key: string): SessionCall | undefined {
+    return this.#calls.find((call) => call.key === key)
   }
 
   #checkInbound(): void {

@@ -6,6 +6,7 @@ import { isInteractive } from '../core/mcp.ts'
 import { Throttle } from '../core/throttle.ts'
 import type { CallHandle, Timer, UpstreamCall } from '../core/types.ts'
 import { type Wire, wireOf } from '../core/wire.ts'
+import { PendingTable } from './pending.ts'
 import { type ProcessContext, type ServerCommand, ServerProcess } from './process.ts'
 
 export interface LinkHandler {
@@ -79,13 +80,12 @@ export class Link {
   readonly context: ProcessContext
   readonly process: ServerProcess
   readonly #reader: LineReader
-  readonly #pending = new Map<number, Pending>()
+  readonly #pending = new PendingTable<Pending>()
   readonly #throttle = new Throttle(5)
   /** Interactive calls given up on that the server may still be working on: internal id to owner and time. */
   readonly #abandoned = new Map<number, { readonly owner: unknown; readonly until: number }>()
   #abandonedOverflowUntil = 0
   #handler: LinkHandler | undefined
-  #lastId = 0
   #deadlines: Timer | undefined
   /** Written and not yet flushed: large messages in pieces, then the small ones after them. */
   #large: Buffer[] = []
@@ -111,8 +111,9 @@ export class Link {
     return this.process.stdin.writableLength
   }
 
-  get pending(): Iterable<PendingCall> {
-    return this.#pending.values()
+  /** In the order they were sent. */
+  get pending(): readonly PendingCall[] {
+    return this.#pending.all()
   }
 
   /**
@@ -134,7 +135,7 @@ export class Link {
   }
 
   call(call: UpstreamCall, owner: unknown): CallHandle {
-    const id = ++this.#lastId
+    const id = this.#pending.nextId()
     const { message } = call
     const pending = new Pending(this, id, call, owner, this.context.clock.now())
     const ended = this.#ended
@@ -142,7 +143,7 @@ export class Link {
       queueMicrotask(() => call.fail(ended))
       return pending
     }
-    this.#pending.set(id, pending)
+    this.#pending.add(pending)
     this.#deadlines ??= this.#watchDeadlines()
     const at = message.id as Span
     const idEdit = { start: at.start, end: at.end, text: String(id) }
@@ -193,7 +194,7 @@ export class Link {
     const { clock } = this.context
     const timer = clock.after(deadlineCheckMs, () => {
       const now = clock.now()
-      for (const pending of this.#pending.values()) {
+      for (const pending of this.#pending.all()) {
         if (pending.deadline > now) continue
         this.abandon(pending, 'the deadline passed')
         const detail = `no answer to ${pending.call.message.method}`
@@ -306,9 +307,8 @@ export class Link {
 
   #end(reason: string): void {
     this.#ended = new SidecarError('ERR_UPSTREAM_EXIT', { detail: `the server process is gone: ${reason}` })
-    const pending = [...this.#pending.values()]
-    this.#pending.clear()
-    for (const each of pending) {
+    for (const each of this.#pending.all()) {
+      this.#pending.delete(each.id)
       each.call.fail(this.#ended)
     }
     this.#handler?.onEnd(this.#ended)

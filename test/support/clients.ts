@@ -48,6 +48,10 @@ export interface Target {
   readonly base?: string
 }
 
+export function nameOf({ sdk, over, auto }: Route): string {
+  return `SDK ${sdk} over ${over}${auto ? ' with era negotiation' : ''}`
+}
+
 export interface CallOptions {
   readonly token?: string | number
   readonly signal?: AbortSignal
@@ -120,7 +124,6 @@ function tap(transport: Tappable, wire: Wiretap): void {
 }
 
 export interface Peer {
-  readonly label: string
   readonly wire: Wiretap
   /** What the client reported as an error of the connection. */
   readonly errors: string[]
@@ -222,10 +225,6 @@ function stdioParams({ command: [command = '', ...args], env }: Target) {
   return { command, args, stderr: 'ignore' as const, ...(env === undefined ? {} : { env: { ...env } }) }
 }
 
-function labelOf({ sdk, over, auto }: Route): string {
-  return `SDK ${sdk} over ${over}${auto ? ', looking for the modern era first' : ''}`
-}
-
 async function connectV1(route: Route, target: Target, abilities: Abilities): Promise<Peer> {
   const http: HttpExchange[] = []
   const transport = (): StdioV1 | StreamableV1 | SseV1 | WebSocketV1 => {
@@ -274,7 +273,6 @@ async function connectV1(route: Route, target: Target, abilities: Abilities): Pr
   const tasks = client.experimental.tasks
   const anything = z.looseObject({})
   return {
-    label: labelOf(route),
     wire,
     errors,
     http,
@@ -386,7 +384,6 @@ async function connectV2(route: Route, target: Target, abilities: Abilities): Pr
   const taskResult = (taskId: string) =>
     client.request({ method: 'tasks/result', params: { taskId } }, anything)
   return {
-    label: labelOf(route),
     wire,
     errors,
     http,

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 import type { Config } from '../../src/config/config.ts'
 import { type Flags, loadConfig } from '../../src/config/load.ts'
+import type { Clock } from '../../src/core/types.ts'
 import { type Sidecar, startSidecar } from '../../src/main.ts'
 import type { SidecarLogger } from '../../src/observe/logger.ts'
 
@@ -34,6 +35,8 @@ export interface TestOptions {
   readonly config?: Partly<Config>
   /** The sidecar's own environment; default: PATH and HOME of this one. */
   readonly env?: Readonly<Record<string, string>>
+  /** Default: real time. */
+  readonly clock?: Clock
 }
 
 export interface TestSidecar {
@@ -55,7 +58,14 @@ export async function startTestSidecar(t: Test, options: TestOptions = {}): Prom
   const config = await testConfig(options)
   const env = options.env ?? { PATH: process.env['PATH'] ?? '', HOME: process.env['HOME'] ?? '' }
   const log = recordingLogger(logs)
-  const sidecar = await startSidecar(config, { env, cwd: process.cwd(), log, version: '0.0.0-test' })
+  const clock = options.clock === undefined ? {} : { clock: options.clock }
+  const sidecar = await startSidecar(config, {
+    env,
+    cwd: process.cwd(),
+    log,
+    version: '0.0.0-test',
+    ...clock,
+  })
   t.teardown(() => sidecar.stop())
   const metrics = async (): Promise<string> => (await fetch(`${sidecar.adminUrl}/metrics`)).text()
   return {

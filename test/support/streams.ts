@@ -33,8 +33,9 @@ export async function openSse(
     send: { value: send },
     request: {
       value: async (message: { readonly id: string | number }) => {
+        const before = stream.messages.length
         await send(message)
-        return awaited(() => stream.messages, message.id)
+        return awaited(() => stream.messages.slice(before), message.id)
       },
     },
   })
@@ -48,7 +49,6 @@ export async function openSse(
 export interface SocketClient {
   readonly socket: WebSocket
   readonly messages: Json[]
-  /** Text frames that are no JSON. */
   readonly closed: () => { readonly code: number; readonly reason: string } | undefined
   send(message: unknown): void
   request(message: { readonly id: string | number }): Promise<Json>
@@ -91,8 +91,9 @@ export async function openSocket(
     closed: () => closed,
     send,
     request: (message) => {
+      const before = messages.length
       send(message)
-      return awaited(() => messages, message.id)
+      return awaited(() => messages.slice(before), message.id)
     },
     close: () => socket.close(1000),
   }

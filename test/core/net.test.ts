@@ -1,0 +1,208 @@
+import { isIP } from 'node:net'
+import fc from 'fast-check'
+import t from 'tap'
+import { hostOf, isLoopback, urlHost } from '../../src/core/net.ts'
+import { holds, shown } from '../support/property.ts'
+
+t.test('loopback is 127.0.0.0/8, ::1 and the name localhost, and nothing that resembles them', async (t) => {
+  for (const host of [
+    '127.0.0.1',
+    '127.255.255.254',
+    '127.1.2.3',
+    '::1',
+    '[::1]',
+    'localhost',
+    '::ffff:127.0.0.1',
+    '::FFFF:127.0.0.1',
+    '[::ffff:127.0.0.1]',
+  ])
+    t.ok(isLoopback(host), host)
+  const others = [
+    ...['', '0.0.0.0', '::', '[::]', '10.0.0.1', '128.0.0.1', '::2', '::ffff:10.0.0.1', '::ffff:0:127.0.0.1'],
+    ...['127.1', '127', '0x7f.0.0.1', '2130706433', '127.0.0.1.', '127.0.0.256', '127.0.0.1.evil.example'],
+    ...[
+      '127.evil.example',
+      'localhost.evil.example',
+      'evil-localhost',
+      'localhost.',
+      ' localhost',
+      '127.0.0.1:80',
+    ],
+    ...[
+      '[::1',
+      '::1]',
+      '[[::1]]',
+      '::1%lo',
+      'fe80::1',
+      '::ffff:localhost',
+      '::ffff:::1',
+      '::ffff:[::1]',
+      '[]',
+    ],
+  ]
+  for (const host of others) t.notOk(isLoopback(host), shown(host))
+})
+
+t.test('of all addresses only those of 127.0.0.0/8 and ::1 are loopback', async (t) => {
+  holds(
+    t,
+    fc.property(fc.oneof(fc.ipV4(), fc.ipV6()), (address) => {
+      fc.pre(!/^(0*:)*0*:?:0*1$/.test(address) && !/ffff/i.test(address))
+      return isLoopback(address) === (isIP(address) === 4 && address.startsWith('127.'))
+    }),
+  )
+  holds(
+    t,
+    fc.property(fc.ipV4(), (address) => isLoopback(`::ffff:${address}`) === isLoopback(address)),
+  )
+})
+
+t.test('what is neither an address nor localhost is never loopback', async (t) => {
+  const text = fc.oneof(
+    fc.string(),
+    fc
+      .array(fc.constantFrom('127', '.', '0', '1', ':', '::1', '::ffff:', '[', ']', 'localhost', '%'), {
+        maxLength: 8,
+      })
+      .map((parts) => parts.join('')),
+  )
+  holds(
+    t,
+    fc.property(text, (host) => {
+      const bare = /^\[(.*)\]$/s.exec(host)?.[1] ?? host
+      return !isLoopback(host) || bare === 'localhost' || isIP(bare) > 0
+    }),
+    1000,
+  )
+})
+
+t.test('a host stands in a URL as RFC 3986 wants it', async (t) => {
+  t.equal(urlHost('127.0.0.1'), '127.0.0.1')
+  t.equal(urlHost('::1'), '[::1]')
+  t.equal(urlHost('example.com'), 'example.com')
+  holds(
+    t,
+    fc.property(fc.oneof(fc.ipV4(), fc.ipV6(), fc.domain()), (host) =>
+      URL.canParse(`http://${urlHost(host)}:80/`),
+    ),
+  )
+})
+
+t.test('the host of an authority is without port, in lower case, without the dot of the root', async (t) => {
+  const table: [string, string][] = [
+    ['localhost', 'localhost'],
+    ['LocalHost:8080', 'localhost'],
+    ['example.com.', 'example.com'],
+    ['example.com.:80', 'example.com'],
+    ['[::1]:8080', '[::1]'],
+    ['[FE80::1]', '[fe80::1]'],
+    ['my_service:1', 'my_service'],
+    ['10.0.0.1:65535', '10.0.0.1'],
+  ]
+  for (const [authority, host] of table) t.equal(hostOf(authority), host, authority)
+})
+
+t.test('what is no authority has no host', async (t) => {
+  const texts = [
+    ...[
+      '',
+      ':80',
+      'a b',
+      'a:',
+      'a:b',
+      'a:123456',
+      'a:80:80',
+      'user@a',
+      'user:pass@localhost',
+      'a/b',
+      'a?b',
+      'a#b',
+    ],
+    ...[
+      'a\\b',
+      'a%2eb',
+      '[::1',
+      '::1',
+      '[]',
+      '[::1]x',
+      '[::1]:',
+      '[fe80::1%25eth0]',
+      'a,b',
+      'a\nb',
+      'a\n',
+      'a\0',
+      '*',
+    ],
+    ...['\u00e9.example', 'localhost\u3002', 'loc\u017fthost', 'a;b', "a'b", '[localhost]'],
+  ]
+  for (const text of texts) t.equal(hostOf(text), undefined, shown(text))
+  t.equal(hostOf('.'), undefined, 'the root alone is no host')
+})
+
+t.test('any port, or none, gives the same host', async (t) => {
+  holds(
+    t,
+    fc.property(
+      fc.oneof(
+        fc.domain(),
+        fc.ipV4(),
+        fc.ipV6().map((address) => `[${address}]`),
+      ),
+      fc.integer({ min: 0, max: 65_535 }),
+      (host, port) => {
+        const found = hostOf(host)
+        return (
+          found === host.toLowerCase() &&
+          hostOf(`${host}:${port}`) === found &&
+          hostOf(host.toUpperCase()) === found
+        )
+      },
+    ),
+  )
+})
+
+t.test('the host found is the one a URL parser finds', async (t) => {
+  const authority = fc
+    .array(
+      fc.constantFrom(
+        'a',
+        'B',
+        '.',
+        '-',
+        ':',
+        '80',
+        '@',
+        '[',
+        ']',
+        '::1',
+        '/',
+        '\\',
+        '?',
+        '#',
+        '%',
+        ' ',
+        'localhost',
+        '127.0.0.1',
+      ),
+      { maxLength: 6 },
+    )
+    .map((parts) => parts.join(''))
+  holds(
+    t,
+    fc.property(authority, (text) => {
+      const host = hostOf(text)
+      if (host === undefined || !URL.canParse(`http://${text}/`)) return true
+      const { hostname } = new URL(`http://${text}/`)
+      // Browsers read 80 as the address 0.0.0.80, and send that.
+      return isIP(hostname) === 4 || hostname.replace(/\.$/, '') === host
+    }),
+    1000,
+  )
+})
+
+t.test('a hostile authority costs no more than its length', async (t) => {
+  const start = performance.now()
+  t.equal(hostOf(`${'a.'.repeat(50_000)}!`), undefined)
+  t.equal(hostOf(`[${':'.repeat(100_000)}!`), undefined)
+  t.ok(performance.now() - start < 500)
+})
