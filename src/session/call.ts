@@ -82,7 +82,9 @@ export class SessionCall implements UpstreamCall {
     const own = this.message.binary(this.message.id as Span)
     const wire = wireOf(filtered.bytes, { ...(filtered.id as Span), text: own })
     const eventId = this.#last(wire)
-    exchange.answer(wire, filtered.isError, eventId)
+    // A client that resumed elsewhere gets nothing twice.
+    if (this.#resumed === undefined) exchange.answer(wire, filtered.isError, eventId)
+    else exchange.finish(filtered.isError ? 'error' : 'ok')
     this.#home.wrote(this.#resumed ?? exchange.outlet ?? exchange)
     this.#home.settled(this)
   }

@@ -1,7 +1,7 @@
 import { SidecarError } from '../core/errors.ts'
 import type { Exchange, Outlet } from '../core/exchange.ts'
-import { type Message, valueKey } from '../core/jsonrpc.ts'
-import { localRefusal } from '../core/local.ts'
+import type { Message } from '../core/jsonrpc.ts'
+import { localNotification, localRefusal } from '../core/local.ts'
 import { understandsPriming } from '../core/mcp.ts'
 import type {
   Clock,
@@ -11,16 +11,16 @@ import type {
   Pool,
   Principal,
   SessionHandle,
-  Timer,
   Transport,
   Upstream,
   UpstreamCall,
   UpstreamOwner,
 } from '../core/types.ts'
-import type { Wire } from '../core/wire.ts'
-import { SessionCall } from './call.ts'
+import { type CallHome, SessionCall } from './call.ts'
 import { Flow } from './flow.ts'
-import { mainStream, parseEventId, ReplayBuffer } from './replay.ts'
+import { Questions } from './questions.ts'
+import type { ReplayBuffer } from './replay.ts'
+import { Streams, type StreamsHome } from './streams.ts'
 
 export interface SessionOptions {
   /** Bytes a client may leave unread before its server process is slowed down, or its session ends. */
@@ -45,23 +45,11 @@ export interface SessionEvents {
   makeRoom(session: Session): boolean
 }
 
-/** A request of the server that waits for this client's response. */
-interface Asked {
-  readonly call: SessionCall | undefined
-  readonly timer: Timer
-  /** The server's progress token for it, as a map key. */
-  readonly tokenKey: string | undefined
-}
-
-const maxAsked = 100
-/** How long a question without a call waits for the client; one within a call has the call's own limit. */
-const askedMs = 5 * 60_000
-
 /**
  * One client's session (handshake era): which server process serves it, its calls in flight, the questions its
  * server has put to it, and the streams that lead back to it.
  */
-export class Session implements SessionHandle, UpstreamOwner {
+export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsHome {
   readonly id: string
   readonly principal: Principal
   readonly transport: Transport
@@ -74,15 +62,10 @@ export class Session implements SessionHandle, UpstreamOwner {
   #upstream: Upstream | undefined
   /** In flight, in the order they came. Few, and a Map's churn is costly to the collector (see upstream/pending). */
   readonly #calls: SessionCall[] = []
-  readonly #asked = new Map<string, Asked>()
+  readonly #questions: Questions
   readonly #flow: Flow
   #state: 'new' | 'initializing' | 'ready' | 'ended' = 'new'
-  #replay: ReplayBuffer | undefined
-  /** The GET stream, the HTTP+SSE stream or the WebSocket. */
-  #main: Outlet | undefined
-  /** Sequence on the main stream up to which a client has been sent it. */
-  #delivered = 0
-  #resumed = new Set<Outlet>()
+  readonly #streams: Streams
 
   constructor(
     id: string,
@@ -97,9 +80,15 @@ export class Session implements SessionHandle, UpstreamOwner {
     this.transport = transport
     this.#context = context
     this.#events = events
-    this.#main = main
+    this.#streams = new Streams(transport, context.options.replayBytes, main, this)
     this.lastUsed = context.clock.now()
     this.#flow = new Flow(context.options.queueBytes)
+    this.#questions = new Questions(context.clock, (request, call) => {
+      const requestId: unknown = JSON.parse(request.idText as string)
+      const params = { requestId, reason: 'not answered in time' }
+      this.#deliver(localNotification('notifications/cancelled', params), call)
+      this.#refuse(request, 'ERR_NO_CLIENT')
+    })
     main?.onClosed(() => this.end(new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'the client left' })))
   }
 
@@ -114,7 +103,7 @@ export class Session implements SessionHandle, UpstreamOwner {
 
   /** Nothing in flight and nobody connected. */
   get idle(): boolean {
-    return this.#calls.length === 0 && this.#main === undefined && this.#resumed.size === 0
+    return this.#calls.length === 0 && !this.#streams.connected
   }
 
   request(message: Message, exchange: Exchange, deadline: Deadline): void {
@@ -153,16 +142,10 @@ export class Session implements SessionHandle, UpstreamOwner {
       case 'notifications/cancelled':
         this.#cancelled(message)
         return
-      case 'notifications/progress': {
-        const key = message.paramKey('progressToken')
-        for (const { tokenKey } of this.#asked.values()) {
-          if (key === undefined || tokenKey !== key) continue
-          this.#upstream?.send(message)
-          return
-        }
-        this.#context.metrics.dropped('client_progress')
+      case 'notifications/progress':
+        if (this.#questions.hasToken(message.paramKey('progressToken'))) this.#upstream?.send(message)
+        else this.dropped('client_progress')
         return
-      }
     }
     this.#checkInbound()
     this.#upstream?.send(message)
@@ -170,33 +153,14 @@ export class Session implements SessionHandle, UpstreamOwner {
 
   respond(message: Message): void {
     this.lastUsed = this.#context.clock.now()
-    const key = message.idKey
-    const asked = key === undefined ? undefined : this.#asked.get(key)
-    if (key === undefined || asked === undefined) {
-      this.#context.metrics.dropped('unexpected_response')
-      return
-    }
-    this.#forget(key, asked)
-    this.#upstream?.send(message)
+    if (this.#questions.close(message.idKey) === undefined) this.dropped('unexpected_response')
+    else this.#upstream?.send(message)
   }
 
   onRequest(message: Message, upstreamCall: UpstreamCall | undefined): void {
-    const key = message.idKey as string
-    if (this.#asked.size >= maxAsked || this.#asked.has(key)) {
-      this.#refuse(message, 'ERR_OVERLOADED')
-      return
-    }
     const call = upstreamCall instanceof SessionCall && upstreamCall.reachable ? upstreamCall : undefined
-    const timer = this.#context.clock.after(call?.deadline.inputMs ?? askedMs, () => {
-      const asked = this.#asked.get(key)
-      if (asked !== undefined) this.#forget(key, asked)
-      this.#refuse(message, 'ERR_NO_CLIENT')
-    })
-    const token = message.progressToken
-    const tokenKey = token === undefined ? undefined : valueKey(message.text(token))
-    this.#asked.set(key, { call, timer, tokenKey })
-    call?.handle?.waitForInput(true)
-    this.#deliver(message, call)
+    if (this.#questions.add(message, call)) this.#deliver(message, call)
+    else this.#refuse(message, 'ERR_OVERLOADED')
   }
 
   onNotification(message: Message, upstreamCall: UpstreamCall | undefined): void {
@@ -211,17 +175,11 @@ export class Session implements SessionHandle, UpstreamOwner {
         // Not about one call, whatever is in flight.
         call = undefined
         break
-      case 'notifications/cancelled': {
-        const key = message.paramKey('requestId')
-        const asked = key === undefined ? undefined : this.#asked.get(key)
-        if (key !== undefined && asked !== undefined) {
-          this.#forget(key, asked)
-          call = asked.call
-        }
+      case 'notifications/cancelled':
+        call = this.#questions.close(message.paramKey('requestId'))?.call ?? call
         break
-      }
     }
-    this.#deliver(message, call?.reachable === true ? call : undefined)
+    this.#deliver(message, call)
   }
 
   onEnd(error: SidecarError): void {
@@ -249,12 +207,7 @@ export class Session implements SessionHandle, UpstreamOwner {
   }
 
   get replay(): ReplayBuffer {
-    this.#replay ??= new ReplayBuffer(this.#context.options.replayBytes, (event) => {
-      if (event.stream === mainStream && event.sequence > this.#delivered) {
-        this.#context.metrics.dropped('undelivered_event')
-      }
-    })
-    return this.#replay
+    return this.#streams.replay
   }
 
   get primes(): boolean {
@@ -282,39 +235,18 @@ export class Session implements SessionHandle, UpstreamOwner {
     this.#context.metrics.dropped(what)
   }
 
-  /**
-   * Connects a GET stream: the session's main one, or the rest of an earlier stream after `lastEventId`.
-   *
-   * @throws ERR_STREAM_CONFLICT when the main stream is taken, ERR_EVENT_UNKNOWN when the stream is not known (any
-   *   more)
-   */
   attach(outlet: Outlet, lastEventId: string | undefined): void {
     this.lastUsed = this.#context.clock.now()
-    const from = lastEventId === undefined ? undefined : parseEventId(lastEventId)
-    if (lastEventId !== undefined && (from === undefined || !this.replay.knows(from.stream))) {
-      throw new SidecarError('ERR_EVENT_UNKNOWN')
-    }
-    if (from !== undefined && from.stream !== mainStream) {
-      this.#resume(outlet, from.stream, from.sequence)
-      return
-    }
-    if (this.#main !== undefined) {
-      // A client that resumes has lost its old connection, even if we have not noticed yet.
-      if (from === undefined) throw new SidecarError('ERR_STREAM_CONFLICT')
-      const old = this.#main
-      this.#main = undefined
-      old.close()
-    }
-    this.#main = outlet
+    this.#streams.attach(outlet, lastEventId)
     outlet.onClosed(() => {
-      if (this.#main === outlet) this.#main = undefined
       this.lastUsed = this.#context.clock.now()
     })
-    for (const event of this.replay.after(mainStream, from?.sequence ?? this.#delivered)) {
-      outlet.send(event.wire, event.id)
-      this.#delivered = Math.max(this.#delivered, event.sequence)
-    }
-    this.wrote(outlet)
+  }
+
+  resumeCall(stream: number, outlet: Outlet): boolean {
+    const call = this.#calls.find((each) => each.stream === stream)
+    call?.resume(outlet)
+    return call !== undefined
   }
 
   /** Ends the session: calls in flight fail, streams close, the server process goes. */
@@ -322,14 +254,9 @@ export class Session implements SessionHandle, UpstreamOwner {
     if (this.#state === 'ended') return
     this.#state = 'ended'
     for (const call of this.#calls.splice(0)) call.abort(error)
-    for (const { timer } of this.#asked.values()) timer.cancel()
-    this.#asked.clear()
+    this.#questions.clear()
     this.#upstream?.release()
-    const main = this.#main
-    this.#main = undefined
-    main?.close(error)
-    for (const outlet of this.#resumed) outlet.close(error)
-    this.#replay = undefined
+    this.#streams.close(error)
     this.#events.onEnded(this, error)
   }
 
@@ -349,36 +276,9 @@ export class Session implements SessionHandle, UpstreamOwner {
     }
   }
 
-  #resume(outlet: Outlet, stream: number, sequence: number): void {
-    for (const event of this.replay.after(stream, sequence)) outlet.send(event.wire, event.id)
-    this.wrote(outlet)
-    for (const call of this.#calls) {
-      if (call.stream !== stream) continue
-      this.#resumed.add(outlet)
-      outlet.onClosed(() => this.#resumed.delete(outlet))
-      call.resume(outlet)
-      return
-    }
-    outlet.close()
-  }
-
   #deliver(message: Message, call: SessionCall | undefined): void {
-    if (call !== undefined) call.send(message.wire)
-    else this.#sendMain(message.wire)
-  }
-
-  #sendMain(wire: Wire): void {
-    if (this.#state === 'ended' || !this.admitWrite()) return
-    if (this.transport !== 'streamable-http') {
-      this.#main?.send(wire)
-      if (this.#main !== undefined) this.wrote(this.#main)
-      return
-    }
-    const event = this.replay.append(mainStream, wire)
-    if (this.#main === undefined) return
-    this.#main.send(wire, event.id)
-    this.#delivered = event.sequence
-    this.wrote(this.#main)
+    if (call?.reachable === true) call.send(message.wire)
+    else if (this.#state !== 'ended') this.#streams.send(message.wire)
   }
 
   #cancelled(message: Message): void {
@@ -401,14 +301,8 @@ export class Session implements SessionHandle, UpstreamOwner {
     })
   }
 
-  #forget(key: string, asked: Asked): void {
-    this.#asked.delete(key)
-    asked.timer.cancel()
-    asked.call?.handle?.waitForInput(false)
-  }
-
   #refuse(request: Message, reason: 'ERR_OVERLOADED' | 'ERR_NO_CLIENT'): void {
-    this.#context.metrics.dropped('server_request')
+    this.dropped('server_request')
     this.#upstream?.send(localRefusal(request.idText as string, -32603, reason))
   }
 }

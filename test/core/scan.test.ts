@@ -1,9 +1,9 @@
 import { isUtf8 } from 'node:buffer'
 import fc from 'fast-check'
 import t from 'tap'
-import { maxDepth, ScanError, Scanner } from '../../src/core/scan.ts'
+import { maxDepth, Names, ScanError, Scanner } from '../../src/core/scan.ts'
 import { cpuMs } from '../support/cost.ts'
-import { damaged, holds, jsonText, shown } from '../support/property.ts'
+import { damaged, holds, jsonText, objectText, shown, stringText } from '../support/property.ts'
 
 /** Whether the scanner takes the text; what is no ScanError is a bug and is thrown on. */
 function accepts(bytes: Buffer, start?: number, end?: number): boolean {
@@ -196,6 +196,42 @@ t.test('a key in an escaped spelling is the same key', async (t) => {
     scanner.skip()
   })
   t.same(keys, ['method', 'method', 'a/b', '\u{1f600}'])
+})
+
+t.test('names that are looked for are found, and change nothing about the others', async (t) => {
+  const names = new Names('method', 'id', 'params', '', '\u00e9')
+  const key = fc.oneof(
+    fc.constantFrom(
+      '"method"',
+      '"id"',
+      '"metho\\u0064"',
+      '"Method"',
+      '"methods"',
+      '"ids"',
+      '"di"',
+      '""',
+      '"\u00e9"',
+    ),
+    stringText,
+  )
+  const members = fc.array(fc.record({ key, value: jsonText }), { maxLength: 6 })
+  holds(
+    t,
+    fc.property(members.chain(objectText), (text) => {
+      const keys = (known?: Names): string[] => {
+        const found: string[] = []
+        const scanner = new Scanner(Buffer.from(text))
+        scanner.object((key) => {
+          found.push(key)
+          scanner.skip()
+        }, known)
+        scanner.finish()
+        return found
+      }
+      return fc.stringify(keys(names)) === fc.stringify(keys())
+    }),
+    500,
+  )
 })
 
 t.test('a span is the value without the white space around it', async (t) => {

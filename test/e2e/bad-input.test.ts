@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { gzipSync } from 'node:zlib'
 import t from 'tap'
 import { RawConnection, rawAnswers } from '../support/raw.ts'
 import { refused } from '../support/refusal.ts'
@@ -45,6 +46,9 @@ const isGone = (pid: number): boolean => {
     return true
   }
 }
+/** Sockets of this process: the sidecar's and ours. */
+const openSockets = (): number =>
+  process.getActiveResourcesInfo().filter((type) => type === 'TCPSocketWrap').length
 const types = { 'Content-Type': 'application/json', Accept: accept }
 /** A POST as it stands on the wire. */
 const raw = (message: unknown, headers: Headers = {}): string => {
@@ -56,10 +60,12 @@ const raw = (message: unknown, headers: Headers = {}): string => {
   return ['POST /mcp HTTP/1.1', ...lines, '', body].join('\r\n')
 }
 
-// After every attack a session that was there before, and a new one, are served.
+// After every attack a session that was there before is served, and every now and then a new one.
+let attacks = 0
 t.afterEach(async (t) => {
   const answer = await post(url, call('after', 'echo', { text: 'alive' }), session)
   if (textOf(answer.json) !== 'alive') throw new Error(`the old session after "${t.name}": ${answer.body}`)
+  if (++attacks % 5 > 0) return
   const next = await openSession(url)
   await send(url, 'DELETE', next)
 })
@@ -242,7 +248,8 @@ t.test('a body of another type is refused', async (t) => {
 })
 
 t.test('a compressed body is refused', async (t) => {
-  const answer = await post(url, call(1, 'echo'), { ...session, 'Content-Encoding': 'gzip' })
+  const body = gzipSync(JSON.stringify(call(1, 'echo')))
+  const answer = await post(url, body, { ...session, 'Content-Encoding': 'gzip' })
   t.ok([400, 415].includes(answer.status))
   t.match(answer.json, { error: { data: { source: 'mcp-sidecar' } } })
 })
@@ -490,7 +497,6 @@ const evilHosts = [
   '127.0.0.1, evil.example',
   'ported.example:1',
   'named.example.evil.example',
-  '',
 ]
 const goodHosts = [
   host,
@@ -600,6 +606,9 @@ t.test('a request without Host, or with two, is refused', async (t) => {
   if (none !== undefined) refused(t, none, 403, 'ERR_HOST')
   const [old] = await rawAnswers(port, post().replace('HTTP/1.1', 'HTTP/1.0'))
   if (old !== undefined) refused(t, old, 403, 'ERR_HOST')
+  const [empty] = await rawAnswers(port, post('Host:'))
+  t.ok(empty !== undefined)
+  if (empty !== undefined) refused(t, empty, 403, 'ERR_HOST')
   for (const pair of [
     ['Host: evil.example', `Host: ${host}`],
     [`Host: ${host}`, 'Host: evil.example'],
@@ -674,15 +683,42 @@ const garbage: Record<string, string | Buffer> = {
   'an unknown transfer encoding': `POST /mcp HTTP/1.1\r\nHost: ${host}\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n`,
 }
 
-for (const [name, bytes] of Object.entries(garbage)) {
-  t.test(`${name} is refused as JSON, and the connection is closed on both sides`, async (t) => {
+t.test('what is not HTTP is refused as JSON, and the connection ends', async (t) => {
+  for (const [name, bytes] of Object.entries(garbage)) {
     const connection = new RawConnection(port).write(bytes)
+    t.comment(name)
     refused(t, await connection.answer(), 400, 'ERR_HTTP')
     await until(() => connection.ended, 'the sidecar has ended its side')
-    t.ok(await connection.refusesMore(500), 'it holds nothing open for a client that does not close')
     connection.close()
-  })
-}
+  }
+})
+
+t.test('no connection is held for a client that was refused and does not close', async (t) => {
+  const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket'
+  const refusedOnes = {
+    garbage: 'NONSENSE\r\n\r\n',
+    'huge headers': `GET /mcp HTTP/1.1\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`,
+    'a foreign Host': raw('x', { Host: 'evil.example', 'Content-Length': '1000' }),
+    'a body over the limit': raw('x').replace('Content-Length: 1', 'Content-Length: 9999999'),
+    'an upgrade': `GET /mcp HTTP/1.1\r\nHost: ${host}\r\n${upgrade}\r\n\r\n`,
+  }
+  const count = 30
+  for (const [name, text] of Object.entries(refusedOnes)) {
+    const before = openSockets()
+    const connections = Array.from({ length: count }, () => new RawConnection(port).write(text))
+    await until(() => connections.every(({ ended }) => ended), 'the sidecar has ended its sides')
+    // Ours stay open; those of the sidecar, which runs in this process too, should not.
+    const held = (): number => openSockets() - before - count
+    try {
+      await until(() => held() < count / 2, name, 1000)
+      t.pass(name)
+    } catch {
+      t.fail(`${name}: ${held()} of ${count} connections are held`)
+    }
+    for (const connection of connections) connection.close()
+    await until(() => openSockets() <= before, 'all are gone')
+  }
+})
 
 t.test('a chunk that is none is refused, and nothing of it is carried out', async (t) => {
   const head = raw('', { ...session, 'Transfer-Encoding': 'chunked' }).replace(/Content-Length: 0\r\n/, '')
@@ -732,7 +768,7 @@ t.test('headers beyond 16 KiB are refused with 431', async (t) => {
   for (const headers of [
     `X-Big: ${'x'.repeat(20_000)}\r\n\r\n`,
     `${'X'.repeat(20_000)}: x\r\n\r\n`,
-    `${'a: b\r\n'.repeat(5000)}\r\n`,
+    `${'abcdef: ghijk\r\n'.repeat(2000)}\r\n`,
     `Mcp-Session-Id: ${'x'.repeat(1_000_000)}`,
   ]) {
     const connection = new RawConnection(port).write(start + headers)
@@ -744,6 +780,13 @@ t.test('headers beyond 16 KiB are refused with 431', async (t) => {
   t.ok([400, 414, 431].includes(answer.status))
   t.match(answer.json, { error: { data: { source: 'mcp-sidecar' } } })
   connection.close()
+})
+
+t.test('no number of headers hides one from the checks', async (t) => {
+  const many = 'a:\r\n'.repeat(2500)
+  const message = raw(call(1, 'echo'), { ...session, Origin: 'https://evil.example' })
+  const [answer] = await rawAnswers(port, message.replace('Origin:', `${many}Origin:`))
+  t.ok([403, 431].includes(answer?.status ?? 0), `the answer is ${answer?.status}`)
 })
 
 t.test('a client that asks for 100-continue is told to go on, or refused without it', async (t) => {
@@ -851,11 +894,12 @@ t.test(
   'hundreds of half-open requests are given up in time, and another client is served meanwhile',
   async (t) => {
     const { url, metric } = await startTestSidecar(t, {
-      config: { limits: { headerTimeoutMs: 1000, bodyTimeoutMs: 1500 } },
+      config: { limits: { headerTimeoutMs: 500, bodyTimeoutMs: 800 } },
     })
     const port = Number(new URL(url).port)
     const session = await openSession(url)
     const head = `POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nAccept: ${accept}\r\n`
+    const before = openSockets()
     const attackers = Array.from({ length: 400 }, (_, i) => {
       const connection = new RawConnection(port)
       if (i % 4 === 0) connection.write(head)
@@ -893,8 +937,10 @@ t.test(
       t.ok(answer !== undefined, `kind ${i} gets an answer`)
       if (answer !== undefined) refused(t, answer, 408, 'ERR_SLOW')
     }
-    const closed = await Promise.all(attackers.slice(0, 4).map((each) => each.refusesMore(1500)))
-    t.same(closed, [true, true, true, true], 'the connections are closed on both sides')
+    const held = (): number => openSockets() - before - attackers.length
+    await until(() => held() < 40, `no connection is held for them (${held()} are)`, 1000).catch(
+      (thrown: Error) => t.fail(thrown.message),
+    )
     t.equal(await metric('mcp_sidecar_refusals_total{code="ERR_SLOW"}'), 400, 'each is counted')
     t.equal(await metric('mcp_sidecar_refusals_total{code="ERR_HTTP"}'), 0, 'and counted once')
     for (const each of attackers) each.close()
@@ -919,22 +965,29 @@ t.test('hundreds of aborted initializes leave no process, session or call behind
   const slow = { ...message, params: { ...message.params, clientInfo: { name: 'slow', version: '1' } } }
   const headers = { ...types, Host: '127.0.0.1' }
   const body = JSON.stringify(slow)
-  const one = async (i: number): Promise<void> => {
-    const connection = new RawConnection(port).write(
-      raw(body, headers).slice(0, i % 5 === 0 ? -10 : undefined),
-    )
-    // Some at once, some when their process runs.
-    if (i % 3 !== 0) await new Promise((resolve) => setTimeout(resolve, i % 20))
-    if (i % 2 === 0) connection.close()
-    else connection.socket.resetAndDestroy()
-  }
-  for (let i = 0; i < 300; i += 30) await Promise.all(Array.from({ length: 30 }, (_, j) => one(i + j)))
   const pids = (): number[] => readFileSync(pidFile, 'utf8').trim().split('\n').map(Number)
+  for (let round = 0; round < 10; round++) {
+    const connections = Array.from({ length: 30 }, () => new RawConnection(port))
+    const abort = (i: number): void => {
+      if (i % 2 === 0) connections[i]?.close()
+      else connections[i]?.socket.resetAndDestroy()
+    }
+    const started = pids().length
+    for (const [i, connection] of connections.entries()) {
+      await until(() => connection.socket.readyState === 'open', 'a connection')
+      // Some cut their own request short, some go as soon as it is sent, most when processes have started.
+      connection.write(raw(body, headers).slice(0, i % 10 === 0 ? -10 : undefined))
+      if (i % 5 === 0) abort(i)
+    }
+    await until(() => pids().length >= started + 10, 'processes for them')
+    for (const i of connections.keys()) abort(i)
+  }
   const living = (): number => pids().filter((pid) => !isGone(pid)).length
-  await until(async () => (await metric('mcp_sidecar_sessions ')) === 0, 'no session is left', 10_000)
+  const left = async (): Promise<number> =>
+    (await metric('mcp_sidecar_sessions ')) + (await metric('mcp_sidecar_calls_in_flight'))
+  await until(async () => (await left()) === 0, 'no session and no call is left', 10_000)
   await until(() => living() <= 1, 'only the spare is left', 10_000)
   t.ok(pids().length > 50, `${pids().length} processes were started`)
-  t.equal(await metric('mcp_sidecar_calls_in_flight'), 0)
   await until(async () => (await metric('mcp_sidecar_processes ')) <= 1, 'and counted')
   const session = await openSession(url)
   t.match((await post(url, call(1, 'any'), session)).json, { id: 1, result: {} })
@@ -960,7 +1013,7 @@ t.test('initializes behind an open stream on the same connection leave nothing b
     const left = async (): Promise<string> =>
       `${await metric('mcp_sidecar_sessions ')} sessions, ${await metric('mcp_sidecar_calls_in_flight')} calls`
     try {
-      await until(async () => (await left()) === '0 sessions, 0 calls', 'nothing is left', 2000)
+      await until(async () => (await left()) === '0 sessions, 0 calls', 'nothing is left', 1000)
       t.pass(name)
     } catch {
       t.fail(`${name}: there are still ${await left()}`)
@@ -999,9 +1052,9 @@ t.test('aborted initializes on the other transports leave nothing behind', async
   t.equal(await metric('mcp_sidecar_calls_in_flight'), 0)
 })
 
-t.test('a thousand requests cut at a random place do no harm', async (t) => {
+t.test('hundreds of requests cut at a random place do no harm', async (t) => {
   const whole = raw(call('cut', 'echo', { text: 'x'.repeat(300) }), session)
-  for (let i = 0; i < 1000; i += 100) {
+  for (let i = 0; i < 500; i += 100) {
     await Promise.all(
       Array.from({ length: 100 }, async (_, j) => {
         const connection = new RawConnection(port)

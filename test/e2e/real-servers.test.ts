@@ -14,7 +14,7 @@ import {
   type Route,
   type Target,
 } from '../support/clients.ts'
-import { startTestSidecar, until } from '../support/sidecar.ts'
+import { startTestSidecar, type TestSidecar, until } from '../support/sidecar.ts'
 import { outline, Recorder, type Transcript } from '../support/transcript.ts'
 
 function commandOf(server: string, ...args: string[]): string[] {
@@ -26,12 +26,14 @@ const environment = getDefaultEnvironment()
 
 const direct = { v1: { sdk: 'v1', over: 'stdio' }, v2: { sdk: 'v2', over: 'stdio' } } as const
 
+const negotiating: Route = { sdk: 'v2', over: 'Streamable HTTP', auto: true }
+
 const bridged: readonly Route[] = [
   { sdk: 'v1', over: 'Streamable HTTP' },
   { sdk: 'v1', over: 'HTTP+SSE' },
   { sdk: 'v1', over: 'WebSocket' },
   { sdk: 'v2', over: 'Streamable HTTP' },
-  { sdk: 'v2', over: 'Streamable HTTP', auto: true },
+  negotiating,
   { sdk: 'v2', over: 'HTTP+SSE' },
 ]
 
@@ -359,6 +361,7 @@ test('with one server process for each session, SDK clients do with server-every
     command: everything,
     env: environment,
     flags: { webSocket: true },
+    config: { server: { warmSpares: 0 } },
   })
   const target = { command: everything, base: sidecar.base }
   const run = (route: Route): Promise<{ transcript: Transcript; peer: Peer }> =>
@@ -411,6 +414,28 @@ test('with one server process for each session, SDK clients do with server-every
     await Promise.all(behind.values())
     t.equal(await sidecar.metric('mcp_sidecar_dropped_messages_total{'), 0)
   })
+  t.test(
+    'a client that looks for the modern era first is told that there is none and falls back',
+    async (t) => {
+      const { peer } = await (behind.get(negotiating) as ReturnType<typeof run>)
+      const [probe, handshake] = peer.http
+      t.equal(peer.era, 'legacy')
+      t.equal(probe?.sent.method, 'server/discover')
+      t.match(probe, { status: 400, contentType: 'application/json' })
+      t.match(JSON.parse(probe?.body ?? ''), {
+        jsonrpc: '2.0',
+        id: probe?.sent.id,
+        error: { code: -32600, data: { source: 'mcp-sidecar', reason: 'ERR_VERSION' } },
+      })
+      t.match(handshake, { sent: { method: 'initialize' }, status: 200 })
+    },
+  )
+  t.test('a client that looks for the modern era first falls back over HTTP+SSE too', async (t) => {
+    await play({ sdk: 'v2', over: 'HTTP+SSE', auto: true }, target, {}, async (peer) => {
+      t.equal(peer.era, 'legacy')
+      t.match(await peer.call('echo', { message: 'here' }), { content: [{ text: 'Echo: here' }] })
+    })
+  })
 })
 
 test('with one server process for all, SDK clients do with server-everything what does not depend on a session', async (t) => {
@@ -451,51 +476,29 @@ test('with one server process for all, SDK clients do with server-everything wha
       t.strictSame(transcript.errors, [])
     })
   }
-})
-
-test('with one server process for all, a call that one client cancelled does not keep another from being asked', async (t) => {
-  const sidecar = await startTestSidecar(t, {
-    command: everything,
-    env: environment,
-    flags: { topology: 'shared' },
-  })
-  const target = { command: everything, base: sidecar.base }
-  const route = { sdk: 'v1', over: 'Streamable HTTP' } as const
-  await play(route, target, {}, async (peer) => {
-    const gone = new AbortController()
-    const { signal } = gone
-    const answer = peer.call('trigger-long-running-operation', { duration: 0.1, steps: 1 }, { signal })
-    await peer.ping()
-    gone.abort()
-    await t.rejects(answer)
-  })
-  await play(route, target, {}, async (peer) => {
-    const asked = async (): Promise<boolean> => {
-      const result = await peer.call('trigger-sampling-request', { prompt: 'and me?' })
-      return result.isError !== true
-    }
-    await until(asked, 'the server process to be allowed to ask the second client')
-  })
-})
-
-test('an SDK v2 client that looks for the modern era first is told the legacy one and falls back to initialize', async (t) => {
-  const sidecar = await startTestSidecar(t, { command: everything, env: environment })
-  const target = { command: everything, base: sidecar.base }
-  await play({ sdk: 'v2', over: 'Streamable HTTP', auto: true }, target, {}, async (peer) => {
-    const [probe, handshake] = peer.http
-    t.equal(peer.era, 'legacy')
-    t.equal(probe?.sent.method, 'server/discover')
-    t.match(probe, { status: 400, contentType: 'application/json' })
-    t.match(JSON.parse(probe?.body ?? ''), {
-      jsonrpc: '2.0',
-      id: probe?.sent.id,
-      error: { code: -32600, data: { source: 'mcp-sidecar', reason: 'ERR_VERSION' } },
+  t.test('tasks, whose owner nobody could tell, are not offered', async (t) => {
+    await play({ sdk: 'v1', over: 'Streamable HTTP' }, target, {}, async (peer) => {
+      t.notOk(peer.server.capabilities.tasks)
+      await t.rejects(peer.listTasks(), { code: -32601 })
     })
-    t.match(handshake, { sent: { method: 'initialize' }, status: 200 })
   })
-  await play({ sdk: 'v2', over: 'HTTP+SSE', auto: true }, target, {}, async (peer) => {
-    t.equal(peer.era, 'legacy')
-    t.match(await peer.call('echo', { message: 'still here' }), { content: [{ text: 'Echo: still here' }] })
+  t.test('a call that one client cancelled does not keep another from being asked', async (t) => {
+    const route = { sdk: 'v1', over: 'Streamable HTTP' } as const
+    await play(route, target, {}, async (peer) => {
+      const gone = new AbortController()
+      const { signal } = gone
+      const answer = peer.call('trigger-long-running-operation', { duration: 0.5, steps: 1 }, { signal })
+      await peer.ping()
+      gone.abort()
+      await t.rejects(answer)
+    })
+    await play(route, target, {}, async (peer) => {
+      const asked = async (): Promise<boolean> => {
+        const result = await peer.call('trigger-sampling-request', { prompt: 'and me?' })
+        return result.isError !== true
+      }
+      await until(asked, 'the server process to be allowed to ask the second client')
+    })
   })
 })
 
@@ -592,6 +595,7 @@ for (const topology of ['per-session', 'shared']) {
       command,
       env: environment,
       flags: { webSocket: true, topology },
+      config: { server: { warmSpares: 0 } },
     })
     // A shared server has no roots of one client.
     const roots = topology === 'per-session'
@@ -682,28 +686,29 @@ async function memoryScenario(peer: Peer): Promise<Transcript> {
   return recorder.transcript()
 }
 
-for (const topology of ['per-session', 'shared']) {
-  test(`with a ${topology} process SDK clients do with server-memory what they do over stdio`, async (t) => {
-    const base = await folder(t)
-    const command = commandOf('server-memory')
+test('SDK clients do with server-memory what they do over stdio', async (t) => {
+  const base = await folder(t)
+  const command = commandOf('server-memory')
+  const run = (route: Route, sidecar?: TestSidecar): Promise<Transcript> => {
+    const env = { ...environment, MEMORY_FILE_PATH: join(base, `${route.sdk}.jsonl`) }
+    const target = { command, env, ...(sidecar === undefined ? {} : { base: sidecar.base }) }
+    return play(route, target, {}, memoryScenario)
+  }
+  const overStdio = { v1: later(run(direct.v1)), v2: later(run(direct.v2)) }
+  for (const topology of ['per-session', 'shared']) {
     const sidecar = await startTestSidecar(t, {
       command,
       env: environment,
       flags: { webSocket: true, topology },
-      config: { server: { envSet: { MEMORY_FILE_PATH: join(base, 'bridged.jsonl') } } },
+      config: { server: { envSet: { MEMORY_FILE_PATH: join(base, `${topology}.jsonl`) } } },
     })
-    const run = (route: Route): Promise<Transcript> => {
-      const env = { ...environment, MEMORY_FILE_PATH: join(base, `${route.sdk}.jsonl`) }
-      return play(route, { command, env, base: sidecar.base }, {}, memoryScenario)
-    }
-    const overStdio = { v1: later(run(direct.v1)), v2: later(run(direct.v2)) }
     // One after the other: they share a file.
     for (const route of fewer) {
-      t.test(`${nameOf(route)} sees the same`, async (t) => {
-        const transcript = await run(route)
+      t.test(`${nameOf(route)} sees the same, with a ${topology} process`, async (t) => {
+        const transcript = await run(route, sidecar)
         t.strictSame(transcript.steps['tools never called'], [])
         t.strictSame(transcript, await overStdio[route.sdk])
       })
     }
-  })
-}
+  }
+})

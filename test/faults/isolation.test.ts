@@ -1,10 +1,10 @@
 import fc from 'fast-check'
 import tap, { type Test } from 'tap'
 import { connectPeer, type Json, type Peer, type TransportName, transports } from '../support/peers.ts'
-import { startTestSidecar, type TestSidecar, until } from '../support/sidecar.ts'
-import { openSocket } from '../support/streams.ts'
+import { startTestSidecar, type TestOptions, type TestSidecar, until } from '../support/sidecar.ts'
+import { openSocket, openSse, type SocketClient } from '../support/streams.ts'
 import { bearerTokens } from '../support/tokens.ts'
-import { call, follow, open, openSession, post } from '../support/wire.ts'
+import { call, follow, initialize, open, openSession, post, send } from '../support/wire.ts'
 
 /*
  * The property. Clients of all transports and several principals use one server process at once, with the same ids and
@@ -490,4 +490,333 @@ tap.test('neither do they when calls time out and the server goes on with them',
   await never(t, stage, 2, 40, true)
   t.ok(seen.timedOut >= 5, `timed out: ${seen.timedOut}`)
 })
-void [follow, open, openSession, openSocket, post, until]
+
+/*
+ * One thing at a time. Two clients of different principals on WebSockets: what has come before the answer to a ping is
+ * all there is.
+ */
+
+interface Pair {
+  readonly sidecar: TestSidecar
+  readonly a: SocketClient
+  readonly b: SocketClient
+}
+
+async function pair(t: Test, options: TestOptions = {}): Promise<Pair> {
+  const all = bearerTokens(t, 'alice', 'bob')
+  const flags = { ...all.flags, topology: 'shared', webSocket: true }
+  const sidecar = await startTestSidecar(t, { ...options, flags })
+  const connect = (name: string): Promise<SocketClient> =>
+    openSocket(sidecar.base, {
+      headers: all.of(name),
+      version: '2025-11-25',
+      capabilities: { sampling: {}, elicitation: {}, roots: {} },
+    })
+  return { sidecar, a: await connect('alice'), b: await connect('bob') }
+}
+
+const notification = (method: string, params: object = {}): object => ({ jsonrpc: '2.0', method, params })
+const rpc = (id: string | number, method: string, params: object = {}) => ({
+  jsonrpc: '2.0',
+  id,
+  method,
+  params,
+})
+const textOf = (message: Json): string => message.result.content[0].text
+
+/** What this client has been sent besides answers. */
+async function unasked(client: SocketClient): Promise<Json[]> {
+  await client.request(rpc(`barrier ${Math.random()}`, 'ping'))
+  return client.messages.filter(({ method }) => method !== undefined)
+}
+
+/** What the server has received from clients besides tool calls. */
+async function receivedByServer(client: SocketClient): Promise<Json[]> {
+  return JSON.parse(textOf(await client.request(call(`look ${Math.random()}`, 'notifications'))))
+}
+
+/** Waits until so many calls of both clients are in flight. */
+const inFlight = ({ sidecar }: Pair, count: number): Promise<void> =>
+  until(async () => (await sidecar.metric('mcp_sidecar_calls_in_flight ')) === count, `${count} in flight`)
+
+tap.test('an update of a resource reaches its subscribers and nobody else', async (t) => {
+  const { a, b } = await pair(t)
+  await a.request(rpc(1, 'resources/subscribe', { uri: 'test://folder' }))
+  for (const uri of ['test://folder', 'test://folder/file', 'test://folders', 'test://other']) {
+    await b.request(call(1, 'notify', { method: 'notifications/resources/updated', params: { uri } }))
+  }
+  t.strictSame(
+    (await unasked(a)).map(({ params }) => params),
+    [{ uri: 'test://folder' }, { uri: 'test://folder/file' }],
+  )
+  t.strictSame(await unasked(b), [])
+})
+
+tap.test('a changed list is announced to every session on every transport', async (t) => {
+  const { a, b, sidecar } = await pair(t)
+  const all = { Authorization: 'Bearer alice-token-0123456789abcdef' }
+  const session = await openSession(sidecar.url, { headers: all })
+  const stream = follow(await open(sidecar.url, 'GET', { ...session, Accept: 'text/event-stream' }))
+  const sse = await openSse(sidecar.base, { headers: all, version: '2024-11-05' })
+  const methods = ['tools', 'prompts', 'resources'].map((list) => `notifications/${list}/list_changed`)
+  for (const method of methods) await a.request(call(1, 'notify', { method }))
+  for (const client of [a, b]) {
+    t.strictSame(
+      (await unasked(client)).map(({ method }) => method),
+      methods,
+    )
+  }
+  await until(() => stream.messages.length === 3 && sse.messages.length >= 4, 'the streams have it too')
+  t.strictSame(
+    stream.messages.map(({ method }) => method),
+    methods,
+  )
+  sse.cut()
+})
+
+tap.test('each session has its own log level', async (t) => {
+  const { a, b } = await pair(t)
+  await a.request(rpc(1, 'logging/setLevel', { level: 'debug' }))
+  await b.request(rpc(1, 'logging/setLevel', { level: 'error' }))
+  for (const client of [a, b]) {
+    for (const level of ['debug', 'info', 'error'])
+      await client.request(call(1, 'log', { level, data: level }))
+  }
+  const levels = async (client: SocketClient) => (await unasked(client)).map(({ params }) => params.level)
+  t.strictSame(await levels(a), ['debug', 'info', 'error'])
+  t.strictSame(await levels(b), ['error'])
+  const unknown = await a.request(rpc(2, 'logging/setLevel', { level: 'shouting' }))
+  t.ok(unknown, 'a level that does not exist is the answer of the server')
+})
+
+tap.test('the log level of one session takes nothing from a session that has set none', async (t) => {
+  const { a, b } = await pair(t)
+  await a.request(rpc(1, 'logging/setLevel', { level: 'emergency' }))
+  await b.request(call(1, 'log-at', { level: 'info', data: 'for b' }))
+  t.match(await unasked(b), [{ method: 'notifications/message', params: { level: 'info', data: 'for b' } }])
+})
+
+tap.test('a subscription at the server ends with its last subscriber', async (t) => {
+  const { a, b } = await pair(t)
+  const uri = 'test://shared'
+  const unsubscribed = async () =>
+    (await receivedByServer(b)).filter(({ method }) => method === 'resources/unsubscribe').length
+  for (const client of [a, b, a]) await client.request(rpc(1, 'resources/subscribe', { uri }))
+  t.match(await a.request(rpc(2, 'resources/unsubscribe', { uri })), { id: 2, result: {} })
+  t.equal(await unsubscribed(), 0)
+  await b.request(call(3, 'notify', { method: 'notifications/resources/updated', params: { uri } }))
+  t.equal((await unasked(a)).length, 0)
+  t.equal((await unasked(b)).length, 1)
+  await a.request(rpc(4, 'resources/subscribe', { uri }))
+  t.match(await b.request(rpc(4, 'resources/unsubscribe', { uri })), { id: 4, result: {} })
+  t.equal(await unsubscribed(), 0)
+  a.close()
+  await until(async () => (await unsubscribed()) === 1, 'the end of a session counts')
+})
+
+tap.test('a subscription that is under way counts when another one ends', async (t) => {
+  const both = await pair(t, { server: ['--subscribe-delay=300'] })
+  const { a, b } = both
+  const uri = 'test://shared'
+  await a.request(rpc(1, 'resources/subscribe', { uri }))
+  const subscribing = b.request(rpc(1, 'resources/subscribe', { uri }))
+  await inFlight(both, 1)
+  await a.request(rpc(2, 'resources/unsubscribe', { uri }))
+  t.match(await subscribing, { id: 1, result: {} })
+  const methods = (await receivedByServer(b)).map(({ method }) => method)
+  t.notOk(methods.includes('resources/unsubscribe'), `the server was told ${methods.join(', ')}`)
+})
+
+tap.test('the response of a client that was not asked is ignored', async (t) => {
+  const both = await pair(t)
+  const { a, b, sidecar } = both
+  const asking = a.request(call(1, 'ask', { method: 'sampling/createMessage' }))
+  await until(() => a.messages.some(({ method }) => method === 'sampling/createMessage'), 'a is asked')
+  const { id } = a.messages.find(({ method }) => method === 'sampling/createMessage')
+  b.send({ jsonrpc: '2.0', id, result: { by: 'b' } })
+  b.send({ jsonrpc: '2.0', id, error: { code: -1, message: 'by b' } })
+  b.send({ jsonrpc: '2.0', id: String(id), result: { by: 'b' } })
+  t.strictSame(await unasked(b), [])
+  a.send({ jsonrpc: '2.0', id, result: { by: 'a' } })
+  a.send({ jsonrpc: '2.0', id, result: { by: 'a, again' } })
+  t.match(JSON.parse(textOf(await asking)), { result: { by: 'a' } })
+  t.equal(await sidecar.metric('mcp_sidecar_dropped_messages_total{reason="unexpected_response"}'), 4)
+  const lines = textOf(await a.request(call(2, 'lines')))
+  t.notMatch(lines, /by b|\\"by\\":\\"b\\"|again/)
+})
+
+tap.test('progress and cancellation of a client touch only what is its own', async (t) => {
+  const both = await pair(t)
+  const { a, b } = both
+  const params = { _meta: { progressToken: 'of the server' } }
+  const asking = a.request(call(1, 'ask', { method: 'sampling/createMessage', params }))
+  const other = b.request(call(2, 'sleep', { ms: 300 }))
+  await until(() => a.messages.some(({ method }) => method === 'sampling/createMessage'), 'a is asked')
+  const { id } = a.messages.find(({ method }) => method === 'sampling/createMessage')
+  const progress = (by: string) =>
+    notification('notifications/progress', { progressToken: 'of the server', progress: 1, message: by })
+  b.send(progress('b'))
+  for (const requestId of [1, '1', '2', id]) b.send(notification('notifications/cancelled', { requestId }))
+  await unasked(b)
+  a.send(progress('a'))
+  a.send({ jsonrpc: '2.0', id, result: {} })
+  t.match(await asking, { id: 1, result: {} })
+  t.match(await other, { id: 2, result: {} })
+  t.match(await receivedByServer(a), [
+    { method: 'notifications/initialized' },
+    { method: 'notifications/progress', params: { message: 'a' } },
+  ])
+  t.equal((await receivedByServer(a)).length, 2)
+})
+
+tap.test('tasks are not offered by a shared server, and do not work there', async (t) => {
+  const { url, base } = await startTestSidecar(t, { flags: { topology: 'shared' } })
+  const { json, headers } = await post(url, initialize())
+  t.strictSame(json.result.capabilities, {
+    tools: {},
+    resources: { subscribe: true },
+    prompts: {},
+    logging: {},
+  })
+  const session = { 'Mcp-Session-Id': String(headers['mcp-session-id']) }
+  for (const method of ['tasks/list', 'tasks/get', 'tasks/result', 'tasks/cancel']) {
+    const refused = await post(url, rpc(1, method, { taskId: 'x' }), session)
+    t.equal(refused.status, 200)
+    t.match(refused.json, { id: 1, error: { code: -32601, data: { reason: 'ERR_UNSUPPORTED' } } })
+  }
+  const sse = await openSse(base, { version: '2024-11-05' })
+  const calling = post(url, call(2, 'sleep', { ms: 100 }), session)
+  await post(
+    url,
+    call(3, 'notify', { method: 'notifications/tasks/status', params: { taskId: 'x' } }),
+    session,
+  )
+  t.equal((await calling).messages.length, 1)
+  t.equal(sse.messages.filter(({ method }) => method !== undefined).length, 0)
+  sse.cut()
+})
+
+tap.test('with a process of its own a session has tasks', async (t) => {
+  const { url } = await startTestSidecar(t)
+  t.match((await post(url, initialize())).json, { result: { capabilities: { tasks: {} } } })
+})
+
+tap.test('a question is refused while calls of two sessions may have caused it', async (t) => {
+  const both = await pair(t)
+  const { a, b, sidecar } = both
+  const other = b.request(call(1, 'sleep', { ms: 400 }))
+  await inFlight(both, 1)
+  const asked = await a.request(call(1, 'ask', { method: 'elicitation/create' }))
+  t.match(JSON.parse(textOf(asked)), { error: { code: -32603, data: { reason: 'ERR_NO_CLIENT' } } })
+  await other
+  t.strictSame([...(await unasked(a)), ...(await unasked(b))], [])
+  t.equal(
+    await sidecar.metric('mcp_sidecar_dropped_messages_total{reason="server_request_ambiguous"}'),
+    1,
+    'and counted',
+  )
+  const alone = a.request(call(2, 'ask', { method: 'elicitation/create' }))
+  await until(() => a.messages.some(({ method }) => method === 'elicitation/create'), 'then a is asked')
+  a.send({ jsonrpc: '2.0', id: a.messages.at(-1).id, result: { action: 'decline' } })
+  t.match(JSON.parse(textOf(await alone)), { result: { action: 'decline' } })
+})
+
+tap.test('a question of a cancelled call goes to nobody while another session has a call', async (t) => {
+  const both = await pair(t)
+  const { a, b } = both
+  a.send(call(1, 'script', { owner: 'a', call: 'c', steps: ['sampling', 'log'] }))
+  await inFlight(both, 1)
+  a.send(notification('notifications/cancelled', { requestId: 1 }))
+  await inFlight(both, 0)
+  const other = b.request(call(1, 'sleep', { ms: 300 }))
+  await inFlight(both, 1)
+  a.send(notification('notifications/step', { call: 'c', all: true }))
+  await other
+  t.strictSame([...(await unasked(a)), ...(await unasked(b))], [])
+})
+
+tap.test('a question during a method that is not known reaches nobody else', async (t) => {
+  const both = await pair(t)
+  const { a, b } = both
+  const other = b.request(call(1, 'sleep', { ms: 500 }))
+  await inFlight(both, 1)
+  // Whether a is asked or the question is refused does not matter here.
+  a.send(rpc(1, 'x/ask', { method: 'sampling/createMessage', params: { secret: 'of a' } }))
+  await other
+  t.strictSame(await unasked(b), [], 'b was not asked')
+})
+
+tap.test('questions outside any call are answered by the sidecar', async (t) => {
+  const { a, b } = await pair(t)
+  for (const method of ['roots/list', 'sampling/createMessage']) {
+    await a.request(call(1, 'ask-later', { method, ms: 20 }))
+    await until(async () => {
+      await new Promise((resolve) => {
+        setTimeout(resolve, 50)
+      })
+      return (await receivedByServer(a)).some(({ response }) => response !== undefined)
+    }, 'the server has its response')
+  }
+  const responses = (await receivedByServer(a)).flatMap(({ response }) => response ?? [])
+  t.match(responses[0], { result: { roots: [] } })
+  t.match(responses[1], { error: { code: -32601, data: { source: 'mcp-sidecar', reason: 'ERR_NO_CLIENT' } } })
+  t.strictSame([...(await unasked(a)), ...(await unasked(b))], [])
+})
+
+tap.test('a client is not asked for what it has not declared', async (t) => {
+  const { url } = await startTestSidecar(t, { flags: { topology: 'shared' } })
+  const session = await openSession(url, { capabilities: { roots: {} } })
+  for (const method of ['sampling/createMessage', 'elicitation/create']) {
+    const { json } = await post(url, call(1, 'ask', { method }), session)
+    t.match(JSON.parse(textOf(json)), { error: { code: -32601, data: { reason: 'ERR_UNSUPPORTED' } } })
+  }
+})
+
+tap.test('the end of an elicitation and a withdrawn question reach who was asked', async (t) => {
+  const both = await pair(t)
+  const { a, b } = both
+  const params = { mode: 'url', elicitationId: 'e1', url: 'https://example.test/', message: 'go' }
+  const asking = a.request(call(1, 'ask', { method: 'elicitation/create', params }))
+  await until(() => a.messages.some(({ method }) => method === 'elicitation/create'), 'a is asked')
+  const { id } = a.messages.find(({ method }) => method === 'elicitation/create')
+  a.send({ jsonrpc: '2.0', id, result: { action: 'accept' } })
+  await asking
+  const complete = { method: 'notifications/elicitation/complete', params: { elicitationId: 'e1' } }
+  await b.request(call(1, 'notify', complete))
+  await b.request(call(1, 'notify', { ...complete, params: { elicitationId: 'e2' } }))
+  const second = a.request(call(2, 'ask', { method: 'sampling/createMessage' }))
+  await until(() => a.messages.some(({ method }) => method === 'sampling/createMessage'), 'a is asked again')
+  const question = a.messages.find(({ method }) => method === 'sampling/createMessage')
+  const withdrawn = { method: 'notifications/cancelled', params: { requestId: question.id } }
+  await b.request(call(1, 'notify', withdrawn))
+  t.match((await unasked(a)).slice(1), [complete, { method: 'sampling/createMessage' }, withdrawn])
+  t.strictSame(await unasked(b), [])
+  second.catch(() => {})
+})
+
+tap.test('a session is nobody’s but its principal’s', async (t) => {
+  const all = bearerTokens(t, 'alice', 'bob')
+  const { url, base } = await startTestSidecar(t, { flags: { ...all.flags, topology: 'shared' } })
+  const session = await openSession(url, { headers: all.of('alice') })
+  const stolen = { ...session, ...all.of('bob') }
+  const unknown = { ...stolen, 'Mcp-Session-Id': 'no-such-session-at-all' }
+  const bodies = new Set<string>()
+  for (const headers of [stolen, unknown]) {
+    const answers = [
+      await post(url, call(1, 'echo'), headers),
+      await post(url, notification('notifications/cancelled', { requestId: 1 }), headers),
+      await send(url, 'GET', { ...headers, Accept: 'text/event-stream' }),
+      await send(url, 'DELETE', headers),
+    ]
+    t.strictSame(
+      answers.map(({ status }) => status),
+      [404, 404, 404, 404],
+    )
+    bodies.add(answers.map(({ body }) => body.replace(/"requestId":"[^"]*"/, '')).join('\n'))
+  }
+  t.equal(bodies.size, 1, 'it looks the same whether the session exists or not')
+  const sse = await openSse(base, { headers: all.of('alice'), version: '2024-11-05' })
+  t.equal((await sse.send(call(1, 'echo'), all.of('bob'))).status, 404)
+  t.equal((await post(url, call(1, 'echo'), session)).status, 200, 'its owner still has it')
+  sse.cut()
+})
