@@ -115,7 +115,7 @@ export interface UpstreamCall {
 export interface CallHandle {
   /** Tells the server and forgets the call; neither answer nor fail follows. */
   cancel(reason: string | undefined): void
-  /** While the client is being asked for input the call's timeout rests; `inputMs` bounds each question. */
+  /** While the client is being asked for input only the hard limit runs; `inputMs` bounds each question. */
   waitForInput(waiting: boolean): void
 }
 
@@ -136,6 +136,7 @@ export interface Upstream {
 
 /** What a session does with messages of the server. Implemented by session/. */
 export interface UpstreamOwner {
+  readonly principal: Principal
   /** @param call the call during which the server asked; undefined if there was none */
   onRequest(message: Message, call: UpstreamCall | undefined): void
   onNotification(message: Message, call: UpstreamCall | undefined): void

@@ -42,7 +42,14 @@ async function post(context: TransportContext, identified: HttpIdentified): Prom
     sessionId === undefined ? undefined : context.sessions.get(sessionId, identified.principal).version
   // Only an array makes the version matter before the session is looked up on the path.
   const { messages, batch } = decode(body, isArray(body) ? version() : undefined, context.maxBatch)
-  if (messages[0]?.method !== 'initialize') checkVersionHeader(request.headers['mcp-protocol-version'])
+  if (messages[0]?.method !== 'initialize') {
+    try {
+      checkVersionHeader(request.headers['mcp-protocol-version'])
+    } catch (thrown) {
+      context.refusals.refuse(thrown, identified, batch ? undefined : messages[0]?.idText)
+      return
+    }
+  }
   const reply = new PostReply(identified, context.streams, batch ? messages.length : undefined)
   for (const message of messages) {
     const exchange = new PostExchange(reply, message.kind === 'request' ? message.idText : undefined)

@@ -102,6 +102,7 @@ export class SessionCall implements UpstreamCall {
   cancel(): void {
     this.handle?.cancel('cancelled by the client')
     this.#resumed?.close()
+    if (this.stream !== undefined) this.#home.replay.end(this.stream)
     this.#exchange.finish('cancelled')
     this.#home.settled(this)
   }

@@ -17,14 +17,24 @@ export function latestCall(pending: Iterable<PendingCall>): PendingCall | undefi
   return latest ?? (count === 1 ? only : undefined)
 }
 
+/** An interactive call that was given up on and that the server may still be working on. */
+export interface Suspect {
+  readonly owner: unknown
+  /** Monotonic milliseconds. */
+  readonly since: number
+}
+
 /**
- * The same on a process that several sessions share: an answer only if every interactive call that may be running,
- * those already given up on included, belongs to one session. Guessing would show one user's question to another
- * (D14).
+ * The same on a process that several sessions share: an answer only if every interactive call that may be running
+ * belongs to one session. Guessing would show one user's question to another (D14).
+ *
+ * @param suspects calls given up on; they count like running ones
+ * @param cleared whether a suspect can no longer matter to this owner
  */
 export function exactCall(
   pending: Iterable<PendingCall>,
-  suspects: Iterable<unknown>,
+  suspects: Iterable<Suspect>,
+  cleared: (suspect: Suspect, owner: unknown) => boolean,
 ): PendingCall | 'nobody' | 'ambiguous' {
   let latest: PendingCall | undefined
   for (const each of pending) {
@@ -32,8 +42,9 @@ export function exactCall(
     if (latest !== undefined && latest.owner !== each.owner) return 'ambiguous'
     latest = each
   }
-  for (const owner of suspects) {
-    if (owner !== latest?.owner) return 'ambiguous'
+  if (latest === undefined) return 'nobody'
+  for (const suspect of suspects) {
+    if (suspect.owner !== latest.owner && !cleared(suspect, latest.owner)) return 'ambiguous'
   }
-  return latest ?? 'nobody'
+  return latest
 }

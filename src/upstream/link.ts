@@ -6,6 +6,7 @@ import { isInteractive } from '../core/mcp.ts'
 import { Throttle } from '../core/throttle.ts'
 import type { CallHandle, Timer, UpstreamCall } from '../core/types.ts'
 import { type Wire, wireOf } from '../core/wire.ts'
+import type { Suspect } from './attribution.ts'
 import { PendingTable } from './pending.ts'
 import { type ProcessContext, type ServerCommand, ServerProcess } from './process.ts'
 
@@ -58,8 +59,7 @@ class Pending implements PendingCall, CallHandle {
 
   waitForInput(waiting: boolean): void {
     this.#waits += waiting ? 1 : -1
-    const { inputMs, timeoutMs } = this.call.deadline
-    this.#move(this.#waits > 0 ? inputMs : timeoutMs)
+    this.#move(this.#waits > 0 ? Number.POSITIVE_INFINITY : this.call.deadline.timeoutMs)
   }
 
   /** Progress starts the timeout anew, within the hard limit. */
@@ -83,7 +83,7 @@ export class Link {
   readonly #pending = new PendingTable<Pending>()
   readonly #throttle = new Throttle(5)
   /** Interactive calls given up on that the server may still be working on: internal id to owner and time. */
-  readonly #abandoned = new Map<number, { readonly owner: unknown; readonly until: number }>()
+  readonly #abandoned = new Map<number, Suspect & { readonly until: number }>()
   #abandonedOverflowUntil = 0
   #handler: LinkHandler | undefined
   #deadlines: Timer | undefined
@@ -117,15 +117,15 @@ export class Link {
   }
 
   /**
-   * Owners of interactive calls that were given up on and may still be running in the server, until their hard
-   * deadline; an owner that is nobody when there were too many to remember.
+   * Interactive calls that were given up on and may still be running in the server, until their hard deadline; one
+   * of nobody when there were too many to remember.
    */
-  *suspects(): Iterable<unknown> {
+  *suspects(): Iterable<Suspect> {
     const now = this.context.clock.now()
-    if (now < this.#abandonedOverflowUntil) yield undefined
-    for (const [id, { owner, until }] of this.#abandoned) {
-      if (until <= now) this.#abandoned.delete(id)
-      else yield owner
+    if (now < this.#abandonedOverflowUntil) yield { owner: undefined, since: now }
+    for (const [id, suspect] of this.#abandoned) {
+      if (suspect.until <= now) this.#abandoned.delete(id)
+      else yield suspect
     }
   }
 
@@ -178,10 +178,10 @@ export class Link {
     if (!this.#pending.delete(pending.id)) return
     const { method } = pending.call.message
     if (isInteractive(method)) {
-      const until = this.context.clock.now() + pending.call.deadline.maxMs
-      if (this.#abandoned.size < maxAbandoned)
-        this.#abandoned.set(pending.id, { owner: pending.owner, until })
-      else this.#abandonedOverflowUntil = until
+      const since = this.context.clock.now()
+      const until = since + pending.call.deadline.maxMs
+      if (this.#abandoned.size >= maxAbandoned) this.#abandonedOverflowUntil = until
+      else this.#abandoned.set(pending.id, { owner: pending.owner, since, until })
     }
     // Initialize must not be cancelled (lifecycle, "Cancellation"); its process is about to be stopped anyway.
     if (method === 'initialize') return

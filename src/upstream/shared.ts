@@ -5,7 +5,7 @@ import { logLevels } from '../core/mcp.ts'
 import type { CallHandle, Upstream, UpstreamCall, UpstreamOwner } from '../core/types.ts'
 import { exactCall } from './attribution.ts'
 import { handshake, type InitializeResult, logServer } from './handshake.ts'
-import { Link } from './link.ts'
+import { Link, type PendingCall } from './link.ts'
 import type { PoolOptions, ServerPool } from './pool.ts'
 import type { ProcessContext } from './process.ts'
 import { Readiness } from './readiness.ts'
@@ -20,6 +20,9 @@ const capabilitySuperset = {
   sampling: { tools: {}, context: {} },
   elicitation: { form: {}, url: {} },
 }
+
+/** How long a cancelled call may still ask on behalf of its session. Milliseconds. */
+const stopGraceMs = 2000
 
 interface Waiting {
   readonly lease: SharedLease
@@ -230,7 +233,7 @@ export class SharedPool implements ServerPool {
   #onRequest(message: Message): void {
     const link = this.#link as Link
     const { metrics, log } = this.#context
-    const found = exactCall(link.pending, link.suspects())
+    const found = this.#attribute(link)
     const idText = message.idText as string
     if (found === 'nobody' && message.method === 'roots/list') {
       this.send(localResult(idText, { roots: [] }))
@@ -273,7 +276,7 @@ export class SharedPool implements ServerPool {
       }
       case 'notifications/message': {
         const link = this.#link as Link
-        const found = exactCall(link.pending, link.suspects())
+        const found = this.#attribute(link)
         if (typeof found === 'string') break
         const lease = found.owner as SharedLease
         if (lease.hears(message.paramString('level'))) lease.owner.onNotification(message, found.call)
@@ -297,6 +300,20 @@ export class SharedPool implements ServerPool {
       }
     }
     this.#context.metrics.dropped('unattributable')
+  }
+
+  /**
+   * After a cancellation a server has a moment to stop asking, as it must. Towards other principals that is not relied
+   * on: for them the call counts as running until its hard deadline.
+   */
+  #attribute(link: Link): PendingCall | 'nobody' | 'ambiguous' {
+    const now = this.#context.clock.now()
+    return exactCall(link.pending, link.suspects(), (suspect, owner) => {
+      if (!(suspect.owner instanceof SharedLease) || !(owner instanceof SharedLease)) return false
+      return (
+        suspect.owner.owner.principal.id === owner.owner.principal.id && now - suspect.since > stopGraceMs
+      )
+    })
   }
 
   #refuse(idText: string, rpc: number, reason: 'ERR_NO_CLIENT' | 'ERR_UNSUPPORTED'): void {
