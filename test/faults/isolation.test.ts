@@ -520,7 +520,7 @@ interface Pair {
 async function pair(t: Test, options: TestOptions = {}): Promise<Pair> {
   const all = bearerTokens(t, 'alice', 'bob')
   const flags = { ...all.flags, topology: 'shared', webSocket: true }
-  const sidecar = await startTestSidecar(t, { ...options, flags })
+  const sidecar = await startTestSidecar(t, { ...options, flags, config: { shutdownGraceMs: 0 } })
   const connect = (name: string): Promise<SocketClient> =>
     openSocket(sidecar.base, {
       headers: all.of(name),

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { localRequest } from '../../src/core/local.ts'
 import type { UpstreamCall } from '../../src/core/types.ts'
-import { exactCall, latestCall } from '../../src/upstream/attribution.ts'
+import { exactCall, latestCall, type Suspect } from '../../src/upstream/attribution.ts'
 import type { PendingCall } from '../../src/upstream/link.ts'
 import { holds } from '../support/property.ts'
 
@@ -22,42 +22,51 @@ const anyPending = fc
     { maxLength: 5 },
   )
   .map((all) => all.map(({ method, owner }) => pending(method, owner)))
-const anySuspects = fc.array(fc.constantFrom(...owners), { maxLength: 3 })
+const suspect = (owner: unknown): Suspect => ({ owner, since: 0 })
+const anySuspects = fc.array(fc.constantFrom(...owners).map(suspect), { maxLength: 3 })
+const never = (): boolean => false
 
 const asks = (each: PendingCall): boolean => interactive.includes(each.call.message.method)
 
 t.test('a call is answered only if no other owner can be meant', async (t) => {
   holds(
     t,
-    fc.property(anyPending, anySuspects, (calls, suspects) => {
-      const found = exactCall(calls, suspects)
+    fc.property(anyPending, anySuspects, fc.subarray(owners), (calls, suspects, trusted) => {
+      const cleared = (suspect: Suspect): boolean => trusted.includes(suspect.owner as string)
+      const found = exactCall(calls, suspects, cleared)
       const candidates = calls.filter(asks)
-      const meant = new Set<unknown>([...candidates.map(({ owner }) => owner), ...suspects])
-      if (meant.size === 0) return found === 'nobody'
-      if (meant.size > 1 || candidates.length === 0) return found === 'ambiguous'
-      return found === candidates.at(-1)
+      if (candidates.length === 0) return found === 'nobody'
+      const running = new Set(candidates.map(({ owner }) => owner))
+      for (const each of suspects) if (!cleared(each)) running.add(each.owner)
+      return found === (running.size > 1 ? 'ambiguous' : candidates.at(-1))
     }),
     1000,
   )
 })
 
-t.test('what an owner gave up on counts until it is over', async (t) => {
+t.test('what another owner gave up on counts until it is cleared', async (t) => {
   const call = pending('tools/call', 'alice')
-  t.equal(exactCall([call], ['bob']), 'ambiguous')
-  t.equal(exactCall([call], ['alice', 'bob']), 'ambiguous')
-  t.equal(exactCall([call], ['alice']), call, 'the same owner')
-  t.equal(exactCall([], ['alice']), 'ambiguous', 'there is no call left to answer')
-  t.equal(exactCall([], []), 'nobody')
+  t.equal(exactCall([call], [suspect('bob')], never), 'ambiguous')
+  t.equal(exactCall([call], [suspect('alice'), suspect('bob')], never), 'ambiguous')
+  t.equal(exactCall([call], [suspect('alice')], never), call, 'the same owner')
+  t.equal(exactCall([], [suspect('alice')], never), 'nobody', 'there is no call left to answer')
+  t.equal(exactCall([call], [suspect(undefined)], never), 'ambiguous', 'one that nobody remembers')
 })
 
-t.test('a suspect that nobody remembers makes everything ambiguous', async (t) => {
-  t.equal(exactCall([pending('tools/call', 'alice')], [undefined]), 'ambiguous')
-  t.equal(exactCall([], [undefined]), 'ambiguous')
+t.test('whether a suspect is cleared is asked for the owner that would be answered', async (t) => {
+  const asked: unknown[] = []
+  const call = pending('tools/call', 'alice')
+  const cleared = (suspect: Suspect, owner: unknown): boolean => asked.push([suspect.owner, owner]) > 0
+  t.equal(exactCall([call], [suspect('bob'), suspect('alice'), suspect('carol')], cleared), call)
+  t.same(asked, [
+    ['bob', 'alice'],
+    ['carol', 'alice'],
+  ])
 })
 
 t.test('owners are told apart by identity', async (t) => {
   const call = pending('tools/call', { name: 'same' })
-  t.equal(exactCall([call, pending('tools/call', { name: 'same' })], []), 'ambiguous')
+  t.equal(exactCall([call, pending('tools/call', { name: 'same' })], [], never), 'ambiguous')
 })
 
 t.test(
@@ -65,8 +74,8 @@ t.test(
   async (t) => {
     const call = pending('tools/call', 'alice')
     const extension = pending('example.com/interview', 'bob')
-    t.equal(exactCall([call, extension], []), 'ambiguous')
-    t.equal(exactCall([extension, call], []), 'ambiguous')
+    t.equal(exactCall([call, extension], [], never), 'ambiguous')
+    t.equal(exactCall([extension, call], [], never), 'ambiguous')
   },
 )
 
@@ -85,5 +94,8 @@ t.test('on a process of its own the latest call that may ask is taken', async (t
 t.test('any iterable will do, once', async (t) => {
   const calls = [pending('tools/list', 'a'), pending('prompts/get', 'a')]
   t.equal(latestCall(new Set(calls)), calls[1])
-  t.equal(exactCall(new Map(calls.map((each) => [each.id, each])).values(), new Set(['a'])), calls[1])
+  t.equal(
+    exactCall(new Map(calls.map((each) => [each.id, each])).values(), new Set([suspect('a')]), never),
+    calls[1],
+  )
 })
