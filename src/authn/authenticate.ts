@@ -39,17 +39,25 @@ export function authenticate<I extends Trusted>(
   }
 }
 
-function firstOf(all: readonly Authenticator[], request: Trusted): Principal | Promise<Principal> {
-  try {
-    for (const [i, each] of all.entries()) {
-      const found = each.authenticate(request)
-      if (found instanceof Promise) return found.then((known) => known ?? firstOf(all.slice(i + 1), request))
-      if (found !== undefined) return found
-    }
-  } catch (thrown) {
+function firstOf(all: readonly Authenticator[], request: Trusted, from = 0): Principal | Promise<Principal> {
+  const refusal = (thrown: unknown): SidecarError => {
     const error = SidecarError.from(thrown)
-    if (error.code !== 'ERR_AUTH_INVALID') throw error
-    throw challenged(all, error.detail, 'invalid_token')
+    return error.code === 'ERR_AUTH_INVALID' ? challenged(all, error.detail, 'invalid_token') : error
+  }
+  for (let i = from; i < all.length; i++) {
+    let found: Principal | undefined | Promise<Principal | undefined>
+    try {
+      found = all[i]?.authenticate(request)
+    } catch (thrown) {
+      throw refusal(thrown)
+    }
+    if (found instanceof Promise) {
+      return found.then(
+        (known) => known ?? firstOf(all, request, i + 1),
+        (thrown: unknown) => Promise.reject(refusal(thrown)),
+      )
+    }
+    if (found !== undefined) return found
   }
   throw challenged(all, undefined, undefined)
 }

@@ -49,14 +49,12 @@ export function parseTokens(text: string, file: string): readonly Token[] {
         `${where}: the name before ':' must be 1 to 64 letters, digits, dots, dashes, @ or _`,
       )
     }
-    if (names.has(name)) throw new TokenFileError(`${where}: the name ${name} stands twice`)
+    if (names.has(name)) throw new TokenFileError(`${where}: this name stands twice`)
     if (value.length < minLength) {
-      throw new TokenFileError(`${where}: the token of ${name} has fewer than ${minLength} characters`)
+      throw new TokenFileError(`${where}: the token has fewer than ${minLength} characters`)
     }
     if (!tokenPattern.test(value)) {
-      throw new TokenFileError(
-        `${where}: the token of ${name} has characters that no bearer token has (RFC 6750)`,
-      )
+      throw new TokenFileError(`${where}: the token has characters that no bearer token has (RFC 6750)`)
     }
     names.add(name)
     if (tokens.length >= maxTokens) throw new TokenFileError(`${where}: more than ${maxTokens} tokens`)

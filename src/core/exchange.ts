@@ -75,23 +75,32 @@ export abstract class Exchange {
   answer(wire: Wire, isError: boolean, eventId?: string): void {
     if (this.#settled) return
     this.#settled = true
-    this.writeAnswer(wire, eventId)
-    this.#notify(isError ? 'error' : 'ok')
+    try {
+      this.writeAnswer(wire, eventId)
+    } finally {
+      this.#notify(isError ? 'error' : 'ok')
+    }
   }
 
   fail(error: SidecarError, eventId?: string): void {
     if (this.#settled) return
     this.#settled = true
-    this.writeError(error, eventId)
-    this.#notify(error.code, error)
+    try {
+      this.writeError(error, eventId)
+    } finally {
+      this.#notify(error.code, error)
+    }
   }
 
   /** Nothing (more) is answered: an accepted notification or response, or a cancelled request. */
   finish(outcome: Outcome): void {
     if (this.#settled) return
     this.#settled = true
-    this.writeNothing()
-    this.#notify(outcome)
+    try {
+      this.writeNothing()
+    } finally {
+      this.#notify(outcome)
+    }
   }
 
   #notify(outcome: Outcome, error?: SidecarError): void {

@@ -17,10 +17,14 @@ export interface Overlong {
 }
 
 const NEWLINE = 0x0a
+const smallPart = 4096
 
 export class LineReader {
   readonly #limit: number
   #parts: Buffer[] = []
+  /** Where small pieces are collected, and how much of it is used. */
+  #small: Buffer | undefined
+  #smallLength = 0
   #size = 0
   #finder: IdFinder | undefined
 
@@ -40,8 +44,15 @@ export class LineReader {
     for (;;) {
       const newline = chunk.indexOf(NEWLINE, from)
       if (newline < 0) break
-      this.#take(chunk.subarray(from, newline))
-      this.#end(online)
+      const part = chunk.subarray(from, newline)
+      if (this.#size === 0 && part.length <= this.#limit) {
+        // The common case: a whole line in one chunk.
+        const bytes = part.at(-1) === 0x0d ? part.subarray(0, -1) : part
+        if (bytes.length > 0) online({ bytes })
+      } else {
+        this.#take(part)
+        this.#end(online)
+      }
       from = newline + 1
     }
     if (from < chunk.length) this.#take(from === 0 ? chunk : chunk.subarray(from))
@@ -50,29 +61,57 @@ export class LineReader {
   #take(part: Buffer): void {
     this.#size += part.length
     if (this.#finder !== undefined) this.#finder.push(part)
-    else if (this.#size <= this.#limit) this.#parts.push(part)
+    else if (this.#size <= this.#limit) this.#keep(part)
+    // One byte more may be a carriage return, which does not count.
+    else if (this.#size === this.#limit + 1 && part.at(-1) === 0x0d) this.#keep(part)
     else {
-      this.#finder = new IdFinder()
-      for (const held of this.#parts) this.#finder.push(held)
+      this.#finder = this.#find()
       this.#finder.push(part)
-      this.#parts = []
     }
   }
 
+  // A small piece is copied: by itself it would cost many times its length, and keep the buffer it came in.
+  #keep(part: Buffer): void {
+    if (part.length >= smallPart) {
+      this.#seal()
+      this.#parts.push(part)
+      return
+    }
+    if (this.#small === undefined || this.#smallLength + part.length > this.#small.length) {
+      this.#seal()
+      this.#small = Buffer.allocUnsafeSlow(this.#parts.length === 0 ? smallPart : 16 * smallPart)
+    }
+    part.copy(this.#small, this.#smallLength)
+    this.#smallLength += part.length
+  }
+
+  #seal(): void {
+    if (this.#small !== undefined) this.#parts.push(this.#small.subarray(0, this.#smallLength))
+    this.#small = undefined
+    this.#smallLength = 0
+  }
+
+  /** Gives up what is held for the search of its id. */
+  #find(): IdFinder {
+    this.#seal()
+    const finder = new IdFinder()
+    for (const held of this.#parts) finder.push(held)
+    this.#parts = []
+    return finder
+  }
+
   #end(online: (line: Line | Overlong) => void): void {
-    const finder = this.#finder
-    const parts = this.#parts
+    this.#seal()
+    let finder = this.#finder
     const size = this.#size
+    let bytes = this.#parts.length === 1 ? (this.#parts[0] as Buffer) : Buffer.concat(this.#parts)
+    if (bytes.at(-1) === 0x0d) bytes = bytes.subarray(0, -1)
+    if (bytes.length > this.#limit) finder ??= this.#find()
     this.#parts = []
     this.#size = 0
     this.#finder = undefined
-    if (finder !== undefined) {
-      online({ overlongBytes: size, idText: finder.idText })
-      return
-    }
-    let bytes = parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts, size)
-    if (bytes.at(-1) === 0x0d) bytes = bytes.subarray(0, -1)
-    if (bytes.length > 0) online({ bytes })
+    if (finder !== undefined) online({ overlongBytes: size, idText: finder.idText })
+    else if (bytes.length > 0) online({ bytes })
   }
 }
 
@@ -107,16 +146,25 @@ class IdFinder {
       else if (c === 0x7d || c === 0x5d || (c === 0x2c && this.#depth === 1)) {
         if (this.#capturing) {
           this.#capturing = false
-          this.idText ??= this.#word.trim()
+          this.idText ??= Buffer.from(this.#word, 'latin1').toString().trim()
         }
         if (c !== 0x2c) this.#depth--
         this.#word = ''
       } else if (this.#depth === 1) {
         if (c === 0x3a) {
-          this.#capturing = this.#lastString === '"id"'
+          this.#capturing = isIdKey(this.#lastString)
           this.#word = ''
         } else if (this.#word.length < 256) this.#word += String.fromCharCode(c)
       }
     }
+  }
+}
+
+function isIdKey(text: string): boolean {
+  if (!text.includes('\\')) return text === '"id"'
+  try {
+    return JSON.parse(text) === 'id'
+  } catch {
+    return false
   }
 }

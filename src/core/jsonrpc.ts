@@ -93,7 +93,10 @@ export class Message {
 
 /** Ids and progress tokens compared by value and type. */
 export function valueKey(text: string): string {
-  return text.charCodeAt(0) === 0x22 ? `s${JSON.parse(text) as string}` : `n${Number(text)}`
+  if (text.charCodeAt(0) === 0x22) return `s${JSON.parse(text) as string}`
+  const number = Number(text)
+  // Beyond 2^53 different integers are the same JavaScript number.
+  return `n${Number.isSafeInteger(number) ? number : text}`
 }
 
 /**
@@ -105,8 +108,12 @@ export function valueKey(text: string): string {
  * neither string nor number, `jsonrpc` other than "2.0", shapes that are no request, notification or response.
  *
  * @param bytes the whole text; line breaks in it are replaced in place
+ * @param maxBatch most elements of a batch; one more is ERR_INVALID_REQUEST
  */
-export function readMessages(bytes: Buffer): { readonly messages: Message[]; readonly batch: boolean } {
+export function readMessages(
+  bytes: Buffer,
+  maxBatch = Number.POSITIVE_INFINITY,
+): { readonly messages: Message[]; readonly batch: boolean } {
   if (!isUtf8(bytes)) throw new SidecarError('ERR_PARSE', { detail: 'the text is not UTF-8' })
   try {
     const scanner = new Scanner(bytes)
@@ -117,7 +124,10 @@ export function readMessages(bytes: Buffer): { readonly messages: Message[]; rea
       return { messages: [message], batch: false }
     }
     const spans: Span[] = []
-    scanner.array(() => spans.push(scanner.span()))
+    scanner.array(() => {
+      if (spans.length >= maxBatch) throw invalid(`more than ${maxBatch} messages (limits.batch)`)
+      spans.push(scanner.span())
+    })
     scanner.finish()
     const messages = spans.map(({ start, end }) => {
       const element = bytes.subarray(start, end)
@@ -234,20 +244,22 @@ function readParams(scanner: Scanner, message: Message): Span {
 
 function readMeta(scanner: Scanner, message: Message): Span {
   const start = scanner.position
+  let seen = false
   scanner.object((key) => {
     if (key !== 'progressToken') {
       refuseLookalike(key, metaNames)
       scanner.skip()
       return
     }
-    if (message.progressToken !== undefined) throw invalid('_meta.progressToken stands twice')
+    if (seen) throw invalid('_meta.progressToken stands twice')
+    seen = true
     const token = scanner.span()
     const first = message.bytes[token.start] as number
     if (first === 0x6e) return
-    message.progressToken = token
     if (first !== 0x22 && first !== 0x2d && !(first >= 0x30 && first <= 0x39)) {
       throw invalid('progressToken is neither a string nor a number')
     }
+    message.progressToken = token
   })
   return { start, end: scanner.position }
 }

@@ -21,6 +21,11 @@ export function isInteractive(method: string): boolean {
   return method === 'tools/call' || method === 'prompts/get' || method === 'resources/read'
 }
 
+/** The same, with methods that are not known here: an extension may ask, too. */
+export function mayAsk(method: string): boolean {
+  return isInteractive(method) || !methods.has(method)
+}
+
 const methods = new Set([
   'initialize',
   'ping',

@@ -4,9 +4,9 @@ import { isIP } from 'node:net'
 export function isLoopback(host: string): boolean {
   const bare = host.startsWith('[') && host.endsWith(']') ? host.slice(1, -1) : host
   if (bare === 'localhost') return true
+  if (bare === '::1') return true
   const address = bare.toLowerCase().startsWith('::ffff:') ? bare.slice(7) : bare
-  if (isIP(address) === 4) return address.startsWith('127.')
-  return address === '::1'
+  return isIP(address) === 4 && address.startsWith('127.')
 }
 
 /** `host` as it stands in a URL: IPv6 addresses in brackets. */
@@ -20,5 +20,6 @@ export function urlHost(host: string): string {
  */
 export function hostOf(authority: string): string | undefined {
   const match = /^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?$/.exec(authority)
-  return match?.[1]?.toLowerCase().replace(/\.$/, '')
+  const host = match?.[1]?.toLowerCase().replace(/\.$/, '')
+  return host === '' ? undefined : host
 }

@@ -8,25 +8,31 @@ import type { Decoded, Identified } from '../core/types.ts'
 /**
  * The messages of one text from a client.
  *
- * @param version of the client's session, if it has one: only 2025-03-26 knows batches
+ * @param version of the client's session, if it has one: only 2025-03-26 knows batches. Asked only for a batch.
  * @throws ERR_PARSE, ERR_INVALID_REQUEST, ERR_BATCH
  */
 export function decode(
   bytes: Buffer,
-  version: string | undefined,
+  version: () => string | undefined,
   maxBatch: number,
 ): { readonly messages: readonly Message[]; readonly batch: boolean } {
-  const read = readMessages(bytes)
+  // Before the elements are read: a batch that is refused costs no more than to see that it is one.
+  if (isArray(bytes) && version() !== batchVersion) throw new SidecarError('ERR_BATCH')
+  const read = readMessages(bytes, maxBatch)
   if (!read.batch) return read
-  if (version !== batchVersion) throw new SidecarError('ERR_BATCH')
   if (read.messages.length === 0) throw new SidecarError('ERR_INVALID_REQUEST', { detail: 'an empty batch' })
-  if (read.messages.length > maxBatch) {
-    throw new SidecarError('ERR_INVALID_REQUEST', { detail: `more than ${maxBatch} messages (limits.batch)` })
-  }
   if (read.messages.some((message) => message.method === 'initialize')) {
     throw new SidecarError('ERR_INVALID_REQUEST', { detail: 'initialize inside a batch' })
   }
   return read
+}
+
+function isArray(bytes: Buffer): boolean {
+  for (const c of bytes) {
+    if (c === 0x20 || c === 0x09 || c === 0x0a || c === 0x0d) continue
+    return c === 0x5b
+  }
+  return false
 }
 
 /** @throws ERR_VERSION if an MCP-Protocol-Version header names a version not spoken here (2025-06-18 and later) */

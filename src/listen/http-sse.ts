@@ -40,7 +40,7 @@ export function httpSse(context: TransportContext): {
       const outlet = streams.get(sessionId)
       if (outlet === undefined) throw new SidecarError('ERR_SESSION_UNKNOWN')
       const body = await context.bodies.read(identified)
-      const { messages } = decode(body, session.version, context.maxBatch)
+      const { messages } = decode(body, () => session.version, context.maxBatch)
       let refusal: SidecarError | undefined
       for (const message of messages) {
         const idText = message.kind === 'request' ? message.idText : undefined

@@ -40,8 +40,7 @@ async function post(context: TransportContext, identified: HttpIdentified): Prom
   const sessionId = sessionHeader(identified)
   const version = (): string | undefined =>
     sessionId === undefined ? undefined : context.sessions.get(sessionId, identified.principal).version
-  // Only an array makes the version matter before the session is looked up on the path.
-  const { messages, batch } = decode(body, isArray(body) ? version() : undefined, context.maxBatch)
+  const { messages, batch } = decode(body, version, context.maxBatch)
   if (messages[0]?.method !== 'initialize') {
     try {
       checkVersionHeader(request.headers['mcp-protocol-version'])
@@ -86,12 +85,4 @@ function namedSession({ sessions }: TransportContext, identified: HttpIdentified
 function sessionHeader({ headers }: HttpIdentified): string | undefined {
   const header = headers['mcp-session-id']
   return typeof header === 'string' && header !== '' ? header : undefined
-}
-
-function isArray(body: Buffer): boolean {
-  for (const c of body) {
-    if (c === 0x20 || c === 0x09 || c === 0x0a || c === 0x0d) continue
-    return c === 0x5b
-  }
-  return false
 }

@@ -82,7 +82,7 @@ function serve(context: WebSocketContext, identified: HttpIdentified, ws: WebSoc
       return
     }
     try {
-      for (const message of decode(data, version(), context.maxBatch).messages) {
+      for (const message of decode(data, version, context.maxBatch).messages) {
         const idText = message.kind === 'request' ? message.idText : undefined
         const exchange = new OutletExchange(outlet, idText, identified.requestId)
         const refused = (error: SidecarError): void => context.refusals.note(error, identified)

@@ -1,5 +1,5 @@
-import { isInteractive } from '../core/mcp.ts'
-import type { PendingCall } from './link.ts'
+import { mayAsk } from '../core/mcp.ts'
+import type { PendingCall, Suspect } from './pending.ts'
 
 /**
  * Which call a request or log message of a legacy server belongs to. The wire does not say, so on a process that
@@ -12,16 +12,9 @@ export function latestCall(pending: Iterable<PendingCall>): PendingCall | undefi
   for (const each of pending) {
     only = each
     count++
-    if (isInteractive(each.call.message.method)) latest = each
+    if (mayAsk(each.call.message.method)) latest = each
   }
   return latest ?? (count === 1 ? only : undefined)
-}
-
-/** An interactive call that was given up on and that the server may still be working on. */
-export interface Suspect {
-  readonly owner: unknown
-  /** Monotonic milliseconds. */
-  readonly since: number
 }
 
 /**
@@ -38,7 +31,7 @@ export function exactCall(
 ): PendingCall | 'nobody' | 'ambiguous' {
   let latest: PendingCall | undefined
   for (const each of pending) {
-    if (!isInteractive(each.call.message.method)) continue
+    if (!mayAsk(each.call.message.method)) continue
     if (latest !== undefined && latest.owner !== each.owner) return 'ambiguous'
     latest = each
   }

@@ -1,6 +1,9 @@
 import { accessSync, constants, statSync } from 'node:fs'
 import { delimiter, isAbsolute, join, resolve } from 'node:path'
 
+/** What execvp falls back to (glibc, confstr). */
+const defaultPath = '/bin:/usr/bin'
+
 /**
  * Why a server command cannot be started, found before the first client has to find out; undefined if it can.
  *
@@ -12,7 +15,7 @@ export function commandProblem(file: string, cwd: string, path: string | undefin
   const isPath = file.includes('/')
   const candidates = isPath
     ? [isAbsolute(file) ? file : resolve(cwd, file)]
-    : (path ?? '').split(delimiter).map((folder) => join(resolve(cwd, folder), file))
+    : (path ?? defaultPath).split(delimiter).map((folder) => join(resolve(cwd, folder), file))
   let problem = isPath
     ? `there is no file ${candidates[0]}`
     : `there is no program ${file} in PATH (${path ?? 'not set'})`

@@ -2,12 +2,11 @@ import { SidecarError } from '../core/errors.ts'
 import { type Line, LineReader, type Overlong } from '../core/framing.ts'
 import { type Message, readMessages, type Span } from '../core/jsonrpc.ts'
 import { localNotification, localResult } from '../core/local.ts'
-import { isInteractive } from '../core/mcp.ts'
+import { mayAsk } from '../core/mcp.ts'
 import { Throttle } from '../core/throttle.ts'
 import type { CallHandle, Timer, UpstreamCall } from '../core/types.ts'
 import { type Wire, wireOf } from '../core/wire.ts'
-import type { Suspect } from './attribution.ts'
-import { PendingTable } from './pending.ts'
+import { type PendingCall, PendingTable, type Suspect } from './pending.ts'
 import { type ProcessContext, type ServerCommand, ServerProcess } from './process.ts'
 
 export interface LinkHandler {
@@ -20,13 +19,6 @@ export interface LinkHandler {
 export interface LinkOptions {
   /** Longest line accepted from the server. */
   readonly maxMessageBytes: number
-}
-
-/** A call on its way: what was sent under which internal id. */
-export interface PendingCall {
-  readonly id: number
-  readonly call: UpstreamCall
-  readonly owner: unknown
 }
 
 const maxAbandoned = 1000
@@ -82,7 +74,7 @@ export class Link {
   readonly #reader: LineReader
   readonly #pending = new PendingTable<Pending>()
   readonly #throttle = new Throttle(5)
-  /** Interactive calls given up on that the server may still be working on: internal id to owner and time. */
+  /** By internal id. */
   readonly #abandoned = new Map<number, Suspect & { readonly until: number }>()
   #abandonedOverflowUntil = 0
   #handler: LinkHandler | undefined
@@ -117,7 +109,7 @@ export class Link {
   }
 
   /**
-   * Interactive calls that were given up on and may still be running in the server, until their hard deadline; one
+   * Calls that were given up on and may still be running in the server, until their hard deadline; one
    * of nobody when there were too many to remember.
    */
   *suspects(): Iterable<Suspect> {
@@ -177,7 +169,7 @@ export class Link {
   abandon(pending: Pending, reason: string | undefined): void {
     if (!this.#pending.delete(pending.id)) return
     const { method } = pending.call.message
-    if (isInteractive(method)) {
+    if (mayAsk(method)) {
       const since = this.context.clock.now()
       const until = since + pending.call.deadline.maxMs
       if (this.#abandoned.size >= maxAbandoned) this.#abandonedOverflowUntil = until

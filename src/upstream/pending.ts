@@ -1,13 +1,24 @@
-/** Something with an id of {@link PendingTable.nextId}. */
-export interface Numbered {
+import type { UpstreamCall } from '../core/types.ts'
+
+/** A call on its way: what was sent under which internal id, for whom. */
+export interface PendingCall {
   readonly id: number
+  readonly call: UpstreamCall
+  readonly owner: unknown
+}
+
+/** A call during which the server may ask, given up on, that the server may still be working on. */
+export interface Suspect {
+  readonly owner: unknown
+  /** Monotonic milliseconds. */
+  readonly since: number
 }
 
 /**
  * Calls by their internal id. Not a Map: one that thousands of calls a second pass through replaces its table every
  * hundred, and V8 keeps what dead tables refer to until the next full collection.
  */
-export class PendingTable<T extends Numbered> {
+export class PendingTable<T extends PendingCall> {
   #slots: (T | undefined)[] = new Array<T | undefined>(64).fill(undefined)
   #lastId = 0
   #size = 0

@@ -2,6 +2,8 @@ import type { Clock, Logger, Timer } from '../core/types.ts'
 
 const firstMs = 250
 const longestMs = 30_000
+/** After this time without a failure the next one counts as the first. */
+const stableMs = 30_000
 
 /**
  * Pause before attempt `failures + 1`: none after the first failure, then 0.25 s doubling up to 30 s, each
@@ -16,6 +18,7 @@ export function backoffMs(failures: number, random: number): number {
 export class Readiness {
   #ready = false
   #failures = 0
+  #upSince = 0
   #retry: Timer | undefined
   readonly #clock: Clock
   readonly #log: Logger
@@ -41,12 +44,14 @@ export class Readiness {
   up(): boolean {
     const news = !this.#ready
     this.#ready = true
-    this.#failures = 0
+    if (news) this.#upSince = this.#clock.now()
     this.close()
     return news
   }
 
   down(reason: string): void {
+    // One that answers and falls over again and again is not restarted at once each time.
+    if (this.#ready && this.#clock.now() - this.#upSince >= stableMs) this.#failures = 0
     this.#ready = false
     this.#failures++
     if (this.#retry !== undefined) return

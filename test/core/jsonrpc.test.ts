@@ -67,7 +67,7 @@ t.test('what it finds in a message equals what JSON.parse finds', async (t) => {
         same(message.parsed(), whole)
       )
     }),
-    1000,
+    500,
   )
 })
 
@@ -112,7 +112,7 @@ t.test('of damaged messages it takes nothing that JSON.parse refuses or reads di
         same(message.parsed(), Array.isArray(whole) ? whole[i] : whole),
       )
     }),
-    2000,
+    1000,
   )
 })
 
@@ -348,6 +348,17 @@ t.test('one bad element refuses the whole batch', async (t) => {
   t.equal(refusal(`[${one},{]`), 'ERR_PARSE')
 })
 
+t.test('of a batch no more elements are read than are allowed', async (t) => {
+  const one = '{"jsonrpc":"2.0","method":"a"}'
+  t.equal(readMessages(Buffer.from(`[${one},${one}]`), 2).messages.length, 2)
+  t.throws(
+    () => readMessages(Buffer.from(`[${one},${one},{]`), 2),
+    { code: 'ERR_INVALID_REQUEST' },
+    'before what is wrong later',
+  )
+  t.equal(readMessages(Buffer.from(one), 0).messages.length, 1, 'a message alone is no batch')
+})
+
 t.test('nesting is bounded, in a message alone and in a batch', async (t) => {
   const nested = (levels: number): string =>
     `{"jsonrpc":"2.0","method":"a","params":{"x":${'['.repeat(levels)}${']'.repeat(levels)}}}`
@@ -370,7 +381,7 @@ t.test('ids and tokens are equal as keys when they are equal as values', async (
       const equal = JSON.parse(a) === JSON.parse(b)
       return (valueKey(a) === valueKey(b)) === equal
     }),
-    1000,
+    500,
   )
   t.equal(valueKey('1'), valueKey('1.0'))
   t.equal(valueKey('"a"'), valueKey('"\\u0061"'))

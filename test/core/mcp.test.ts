@@ -7,6 +7,7 @@ import {
   latestLegacyVersion,
   legacyVersions,
   logLevels,
+  mayAsk,
   methodLabel,
   understandsPriming,
 } from '../../src/core/mcp.ts'
@@ -41,6 +42,20 @@ t.test('a server may ask during a tool call, a prompt and a read', async (t) => 
   for (const method of ['tools/call', 'prompts/get', 'resources/read']) t.ok(isInteractive(method), method)
   for (const method of ['initialize', 'ping', 'tools/list', 'logging/setLevel', 'notifications/progress', ''])
     t.notOk(isInteractive(method), method)
+})
+
+t.test('an extension that is not known here may ask, too', async (t) => {
+  for (const method of [
+    'tools/call',
+    'prompts/get',
+    'resources/read',
+    'example.com/interview',
+    'Tools/List',
+    '',
+  ])
+    t.ok(mayAsk(method), method)
+  for (const method of ['initialize', 'ping', 'tools/list', 'logging/setLevel', 'completion/complete'])
+    t.notOk(mayAsk(method), method)
 })
 
 t.test('method labels are a closed set, whatever clients send', async (t) => {

@@ -1,8 +1,7 @@
-import { spawn } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { runCli } from '../../src/cli.ts'
 import { ConfigError } from '../../src/config/load.ts'
 import { StartError } from '../../src/main.ts'
 import { RawConnection, rawAnswers } from '../support/raw.ts'
@@ -248,6 +247,20 @@ t.test('every request needs the token, also within a session', async (t) => {
   t.equal((await post(url, call(1, 'echo'), session)).status, 200)
 })
 
+t.test('a connection on which someone was let in lets nobody else in', async (t) => {
+  const body = JSON.stringify(initialize())
+  const request = (headers: string): string =>
+    `POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n${headers}Content-Length: ${body.length}\r\n\r\n${body}`
+  const mine = request(
+    `Authorization: Bearer ${tokens.alice}\r\nMcp-Session-Id: ${session['Mcp-Session-Id']}\r\nAccept: ${accept}\r\n`,
+  ).replace('text/plain', 'application/json')
+  const answers = await rawAnswers(port, mine + request(''), 2)
+  t.same(
+    answers.map(({ status }) => status),
+    [400, 401],
+  )
+})
+
 t.test('the calls of one principal do not use up what another may have in flight', async (t) => {
   const waiting = Array.from({ length: 5 }, (_, i) => post(url, call(`w${i}`, 'sleep', { ms: 300 }), session))
   await until(async () => (await metric('mcp_sidecar_calls_in_flight')) === 5, 'five are in flight')
@@ -452,28 +465,50 @@ t.test('an address that others can reach is refused without a choice of authenti
   )
 })
 
-// The program itself: the only reader of files and variables.
-const bin = fileURLToPath(new URL('../../bin/mcp-sidecar.ts', import.meta.url))
-const run = (args: readonly string[], env: Record<string, string> = {}) => {
-  const own = [...process.execArgv, bin, ...args, '--', process.execPath, scriptedServer]
-  const child = spawn(process.execPath, own, { env: { ...process.env, ...env } })
+/** The program itself, the only reader of files and variables, in this process. */
+function run(args: readonly string[], env: Record<string, string> = {}) {
   let output = ''
-  child.stdout.on('data', (part: Buffer) => {
-    output += part
+  const write = (text: string): void => {
+    output += text
+  }
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+  const before = signals.map((signal) => process.listeners(signal))
+  const own = () =>
+    signals.flatMap((signal, i) =>
+      process
+        .listeners(signal)
+        .flatMap((listener) => (before[i]?.includes(listener) ? [] : { signal, listener })),
+    )
+  const exited = runCli({
+    argv: [
+      ...args,
+      '--port',
+      '0',
+      '--admin-port',
+      '0',
+      '--log-format',
+      'pretty',
+      '--',
+      process.execPath,
+      scriptedServer,
+    ],
+    env: { PATH: process.env['PATH'], ...env },
+    cwd: process.cwd(),
+    stdout: { write },
+    stderr: { write },
   })
-  child.stderr.on('data', (part: Buffer) => {
-    output += part
-  })
-  const exited = new Promise<number | null>((resolve) => child.once('exit', resolve))
-  t.teardown(async () => {
-    child.kill('SIGTERM')
+  const stop = async (): Promise<void> => {
+    own()
+      .find(({ signal }) => signal === 'SIGINT')
+      ?.listener('SIGINT')
     await exited
-  })
-  return { child, output: () => output, exited }
+    for (const { signal, listener } of own()) process.off(signal, listener)
+  }
+  return { output: () => output, exited, stop }
 }
 
 t.test('the program refuses such an address with exit code 2 and says what to do', async (t) => {
-  const { output, exited } = run(['--host', '0.0.0.0', '--port', '0', '--admin-port', '0'])
+  const { output, exited } = run(['--host', '0.0.0.0'])
   t.equal(await exited, 2)
   t.match(output(), /--bearer-token-file FILE.*--auth none/)
   t.notMatch(output(), /\n\s+at /)
@@ -482,17 +517,18 @@ t.test('the program refuses such an address with exit code 2 and says what to do
 t.test('the program takes a changed token file by itself', async (t) => {
   const file = join(t.testdir(), 'tokens')
   writeFileSync(file, fileOf('alice'))
-  const args = ['--port', '0', '--admin-port', '0', '--log-format', 'json']
-  const { output } = run(args, { MCP_SIDECAR_BEARER_TOKEN_FILE: file })
-  await until(() => /"url":"http:[^"]+"/.test(output()), 'it listens', 15_000)
-  const url = /"url":"(http:[^"]+)"/.exec(output())?.[1] ?? ''
+  const { output, stop } = run([], { MCP_SIDECAR_BEARER_TOKEN_FILE: file })
+  t.teardown(stop)
+  const found = () => /Streamable HTTP +(http:\S+)/.exec(output())?.[1]
+  await until(() => found() !== undefined, 'it listens')
+  const url = found() as string
   t.equal((await post(url, initialize(), bob)).status, 401)
   const opened = await openSession(url, { headers: alice })
   writeFileSync(file, fileOf('bob'))
-  await until(async () => (await send(url, 'DELETE', bob)).status === 400, 'bob is let in', 10_000)
+  await until(async () => (await send(url, 'DELETE', bob)).status === 400, 'bob is let in')
   t.equal((await post(url, call(1, 'echo'), opened)).status, 401, 'alice is not any more')
   writeFileSync(file, 'nonsense: x\n')
-  await until(() => output().includes('was not taken'), 'a bad file is reported', 10_000)
+  await until(() => output().includes('was not taken'), 'a bad file is reported')
   t.equal((await send(url, 'DELETE', bob)).status, 400, 'and changes nothing')
   for (const token of Object.values(tokens)) t.notOk(output().includes(token))
 })

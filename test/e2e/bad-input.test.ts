@@ -161,7 +161,7 @@ t.test('members that the sidecar decides by may not stand twice, nor in another 
 t.test('nesting without end is refused at once, nesting of a reasonable depth passes', async (t) => {
   const deep = (n: number) =>
     `{"jsonrpc":"2.0","id":1,"method":"x/reflect","params":{"x":${'['.repeat(n)}${']'.repeat(n)}}}`
-  for (const body of [deep(30_000), '['.repeat(60_000), '{"a":'.repeat(10_000), deep(300)]) {
+  for (const body of [deep(30_000), '{"a":'.repeat(10_000), deep(300)]) {
     const start = performance.now()
     refused(t, await post(url, body, session), 400, 'ERR_PARSE')
     t.ok(performance.now() - start < 1000)
@@ -424,7 +424,7 @@ t.test('big integer ids that differ in their last digit are different', async (t
 
 t.test('numbers, unknown members and odd spellings survive both directions', async (t) => {
   const args =
-    '{"big":123456789012345678901234567890,"f":1.0,"e":1E400,"z":-0,"s":"\\u0041\\/","d":1,"d":2,"Method":"m","id":null,"nested":{"jsonrpc":"1.0"}}'
+    '{"big":123456789012345678901234567890,"f":1.0,"e":1E400,"z":-0,"s":"\\u0041\\/","d":1,"d":2,"Method":"m","id":null,"nested":{"jsonrpc":"1.0"},"__proto__":{"a":1}}'
   const body = `{"x-first":[1,{"a":2.50}],"jsonrpc":"2.0","id":"n","method":"tools/call","params":{"unknown":0.10,"name":"lines","arguments":${args},"_meta":{"vendor/key":12345678901234567890}},"z":"\\u00e9"}`
   const lines: string[] = textOf((await post(url, body, session)).json)
   const sent = lines.find((line) => line.includes('x-first')) ?? ''
@@ -587,6 +587,20 @@ for (const [name, { knock, inside }] of Object.entries(waysIn)) {
     },
   )
 }
+
+t.test('on the IPv6 loopback address it is the same', async (t) => {
+  const { url, base } = await startTestSidecar(t, {
+    flags: { host: '::1' },
+    config: { server: { warmSpares: 0 } },
+  })
+  t.match(url, /^http:\/\/\[::1\]:\d+\/mcp$/)
+  t.equal((await post(url, '[]')).status, 400)
+  for (const Host of ['localhost', '127.0.0.1', '[::1]:1'])
+    t.equal((await post(url, '[]', { Host })).status, 400)
+  refused(t, await post(url, '[]', { Host: '[::2]' }), 403, 'ERR_HOST')
+  refused(t, await post(url, '[]', { Origin: 'http://[::2]' }), 403, 'ERR_ORIGIN')
+  t.equal((await post(`${base}/mcp`, '[]', { Origin: 'http://[::1]:3000' })).status, 400)
+})
 
 t.test('a request without Host, or with two, is refused', async (t) => {
   const body = JSON.stringify(call(1, 'echo'))
@@ -876,6 +890,15 @@ t.test('a refusal of a whole request leaves the connection usable', async (t) =>
   )
 })
 
+t.test('so does a refusal of a request without a body', async (t) => {
+  const get = `GET /mcp HTTP/1.1\r\nHost: ${host}\r\n\r\n`
+  const answers = await rawAnswers(port, get + get + raw(call(2, 'echo'), session), 3)
+  t.same(
+    answers.map(({ status }) => status),
+    [406, 406, 200],
+  )
+})
+
 t.test('a body shorter than announced, and then nothing, is carried out by nobody', async (t) => {
   const whole = raw(call('cut', 'notify', { method: 'x' }), session)
   for (const end of [whole.length - 1, whole.length - 40, whole.indexOf('\r\n\r\n') + 5]) {
@@ -1051,6 +1074,31 @@ t.test('aborted initializes on the other transports leave nothing behind', async
   await until(() => living().length === 0, 'no process is left', 10_000)
   t.equal(await metric('mcp_sidecar_calls_in_flight'), 0)
 })
+
+t.test(
+  'sessions beyond the number of processes replace idle ones, and are refused when none is idle',
+  async (t) => {
+    const pidFile = join(t.testdir(), 'pids')
+    const { url } = await startTestSidecar(t, {
+      command: [quickServer, pidFile],
+      config: { limits: { processes: 3 }, server: { warmSpares: 0 } },
+    })
+    const sessions = []
+    for (let i = 0; i < 4; i++) sessions.push(await openSession(url))
+    const [first, ...others] = sessions as [Record<string, string>, ...Record<string, string>[]]
+    refused(t, await post(url, call(1, 'x'), first), 404, 'ERR_SESSION_UNKNOWN', 1)
+    const streams = await Promise.all(
+      others.map((each) => open(url, 'GET', { ...each, Accept: 'text/event-stream' })),
+    )
+    const none = await post(url, initialize())
+    refused(t, none, 503, 'ERR_OVERLOADED', 0)
+    t.match(none.headers['retry-after'], /^\d+$/)
+    for (const each of others) t.equal((await post(url, call(1, 'x'), each)).status, 200)
+    streams[0]?.destroy()
+    await until(async () => (await post(url, initialize())).status === 200, 'one is idle again')
+    for (const stream of streams) stream.destroy()
+  },
+)
 
 t.test('hundreds of requests cut at a random place do no harm', async (t) => {
   const whole = raw(call('cut', 'echo', { text: 'x'.repeat(300) }), session)

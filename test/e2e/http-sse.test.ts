@@ -4,7 +4,7 @@ import { startTestSidecar, until } from '../support/sidecar.ts'
 import { awaited, openSse } from '../support/streams.ts'
 import { call, initialize, open, openSession, post, send } from '../support/wire.ts'
 
-const { base, url, logs } = await startTestSidecar(t, {
+const { base, url, logs, metric } = await startTestSidecar(t, {
   config: { listen: { keepAliveMs: 100 }, limits: { requestBodyBytes: 100_000 } },
 })
 const shared = await openSse(base, { version: '2024-11-05' })
@@ -272,4 +272,10 @@ t.test('it can be switched off, and then there is nothing at its paths', async (
   refused(t, await send(`${base}/sse`, 'GET', { Accept: 'text/event-stream' }), 404, 'ERR_NOT_FOUND')
   refused(t, await post(`${base}/messages?sessionId=x`, call(1, 'echo')), 404, 'ERR_NOT_FOUND')
   t.equal((await post(`${base}/mcp`, initialize())).status, 200)
+})
+
+t.test('after all this no call is in flight and no session is left but the one still open', async (t) => {
+  await until(async () => (await metric('mcp_sidecar_calls_in_flight')) === 0, 'no call')
+  await until(async () => (await metric('mcp_sidecar_sessions ')) === 1, 'one session')
+  t.equal(await metric('mcp_sidecar_refusals_total{code="ERR_INTERNAL"}'), 0)
 })

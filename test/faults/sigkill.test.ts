@@ -1,11 +1,9 @@
-import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import tap, { type Test } from 'tap'
-import { type CliProcess, spawnCli, startCli } from '../support/cli.ts'
-import { alive, childrenOf, folder, pidFile } from '../support/processes.ts'
-import { scriptedCommand, startTestSidecar, testConfig, until } from '../support/sidecar.ts'
+import { runCli } from '../../src/cli.ts'
+import { type CliProcess, startCli } from '../support/cli.ts'
+import { alive, childrenOf, pidFile } from '../support/processes.ts'
+import { scriptedCommand, startTestSidecar, until } from '../support/sidecar.ts'
 import { openSocket, openSse } from '../support/streams.ts'
-import { bearerTokens } from '../support/tokens.ts'
 import { accept, call, collect, follow, initialize, open, openSession, post } from '../support/wire.ts'
 
 // The command line takes seconds to start from its sources.
@@ -32,9 +30,13 @@ test('nothing is left of servers, their children and the reaper when the sidecar
   // The session's and a spare.
   await servers.wrote(2)
   await grandchildren.wrote(1)
+  const reapers = (): number[] => childrenOf(cli.pid).filter((pid) => !servers.pids.includes(pid))
+  const [reaper = 0, ...others] = reapers()
+  t.ok(reaper > 0 && others.length === 0, 'besides the servers there is the reaper')
+  process.kill(reaper, 'SIGKILL')
+  await until(() => reapers().some((pid) => pid !== reaper), 'a reaper that was killed is replaced')
   const children = childrenOf(cli.pid)
   for (const pid of servers.pids.filter(alive)) t.ok(children.includes(pid), `server ${pid} is a child`)
-  t.ok(children.length > servers.pids.filter(alive).length, 'so is the reaper')
   cli.signal('SIGKILL')
   t.equal(await cli.exited, 'SIGKILL')
   t.ok((await calling) instanceof Error, 'the client notices')
@@ -80,158 +82,68 @@ test('SIGTERM: readiness first, what is in flight is answered, new work is refus
   t.match(cli.lines.at(-1), { msg: 'stopped' })
 })
 
-test('SIGTERM: what is not answered within the grace is told so', async (t) => {
+test('what is not answered within the grace is told so, on every transport', async (t) => {
   const servers = pidFile(t)
-  const file = join(folder(t), 'sidecar.yaml')
-  writeFileSync(file, 'shutdownGrace: 500ms\n')
-  const cli = await startCli(t, ['--config', file], [...scriptedCommand, `--pid=${servers.path}`])
-  const session = await openSession(cli.url)
-  const hanging = post(cli.url, call(1, 'hang'), session)
-  await inFlight(cli, 1)
-  cli.signal('SIGTERM')
-  const answer = await hanging
-  t.equal(answer.status, 503)
-  t.match(answer.json, { id: 1, error: { code: -32603, data: { reason: 'ERR_DRAINING' } } })
-  t.equal(await cli.exited, 0)
+  const { sidecar, url, base, metric } = await startTestSidecar(t, {
+    server: [`--pid=${servers.path}`],
+    flags: { webSocket: true },
+    config: { shutdownGraceMs: 400 },
+  })
+  const session = await openSession(url)
+  const hanging = post(url, call(1, 'hang'), session)
+  const streaming = post(url, call(2, 'progress', { count: 2, ms: 60_000 }, { progressToken: 1 }), session)
+  const socket = await openSocket(base, { version: '2025-11-25' })
+  socket.send(call(1, 'hang'))
+  const sse = await openSse(base, { version: '2024-11-05' })
+  await sse.send(call(1, 'hang'))
+  await until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === 4, 'all are in flight')
+  await sidecar.stop()
+  const draining = { code: -32603, data: { reason: 'ERR_DRAINING' } }
+  t.equal((await hanging).status, 503)
+  t.match((await hanging).json, { id: 1, error: draining })
+  t.match((await streaming).messages, [{ method: 'notifications/progress' }, { id: 2, error: draining }])
+  t.match(socket.messages.at(-1), { id: 1, error: draining })
+  t.match(sse.messages.at(-1), { id: 1, error: draining })
+  await until(() => socket.closed() !== undefined, 'the WebSocket is closed')
+  t.match(socket.closed(), { code: 1001, reason: 'ERR_DRAINING' })
+  await sse.closed
   t.strictSame(servers.pids.filter(alive), [])
 })
 
-for (const [first, second] of [
-  ['SIGTERM', 'SIGTERM'],
-  ['SIGTERM', 'SIGINT'],
-] as const) {
-  test(`${second} after ${first} ends it at once, servers included`, async (t) => {
-    const servers = pidFile(t)
-    const cli = await startCli(t, [], [...scriptedCommand, '--ignore-sigterm', `--pid=${servers.path}`])
-    const session = await openSession(cli.url)
-    const hanging = post(cli.url, call(1, 'hang'), session).catch((error: Error) => error)
-    await inFlight(cli, 1)
-    cli.signal(first)
-    await until(async () => (await readyz(cli.adminUrl)) === 503, 'it is shutting down')
-    const signalledAt = performance.now()
-    cli.signal(second)
-    t.equal(await cli.exited, 1)
-    t.ok(performance.now() - signalledAt < 4000, 'the grace of 10 s is not waited for')
-    t.ok((await hanging) instanceof Error)
-    await servers.gone()
-  })
-}
-
-test('reload: tokens, log level and server change with their files; a bad file changes nothing', async (t) => {
-  const tokens = bearerTokens(t, 'alice')
+test('a second signal, whichever it is, ends the sidecar at once, servers included', async (t) => {
   const servers = pidFile(t)
-  const file = join(folder(t), 'sidecar.yaml')
-  const write = (mark: string, more = '', level = 'info'): void =>
-    writeFileSync(
-      file,
-      `server:
-  command: ${JSON.stringify([...scriptedCommand, '--ignore-sigterm', `--pid=${servers.path}`])}
-  env: { set: { MARK: ${mark} } }
-auth: { bearer: { tokenFile: ${tokens.file} } }
-shutdownGrace: 1s
-log: { level: ${level} }
-${more}`,
-    )
-  write('old')
-  const cli = await startCli(t, ['--config', file], [])
-  const { url } = cli
-  const alice = tokens.of('alice')
-  const markOf = async (session: Record<string, string>): Promise<string> =>
-    JSON.parse(textOf((await post(url, call(1, 'env'), session)).json)).MARK
-  const reloads = (): number => cli.lines.filter(({ msg }) => msg === 'configuration reloaded').length
-  const refusals = () => cli.lines.filter(({ msg }) => /new configuration was not taken/.test(msg))
-  const old = await openSession(url, { headers: alice })
-  t.equal(await markOf(old), 'old')
-
-  // A changed file is noticed.
-  write('new')
-  await until(() => reloads() === 1, 'the changed file is taken')
-  const fresh = await openSession(url, { headers: alice })
-  t.equal(await markOf(fresh), 'new')
-  t.equal(await markOf(old), 'old', 'a session keeps the server it has')
-
-  // Bad files: each is refused with its place, and nothing changes.
-  write('bad', 'nonsense: 1')
-  await until(() => refusals().length === 1, 'an unknown key is refused')
-  t.match(refusals().at(-1), { reason: new RegExp(`${file}:8.*nonsense`) })
-  write('bad', 'limits: { requestTimeout: 10 parsecs }')
-  await until(() => refusals().length === 2, 'a wrong unit is refused')
-  t.match(refusals().at(-1), { reason: new RegExp(`${file}:8.*requestTimeout`, 's') })
-  write('bad', 'listen: { keepAlive: 20s }')
-  await until(() => refusals().length === 3, 'what needs a restart is refused')
-  t.match(refusals().at(-1), { reason: /listen\.keepAlive cannot change while running/ })
-  writeFileSync(tokens.file, 'alice:tooshort\n')
-  cli.signal('SIGHUP')
-  await until(() => refusals().length >= 4, 'a bad token file is refused')
-  t.ok(refusals().some(({ reason }) => String(reason).includes(`${tokens.file}:1`)))
-  t.equal(await markOf(fresh), 'new')
-  t.equal(await markOf(await openSession(url, { headers: alice })), 'new')
-
-  // Tokens.
-  write('new', '', 'warn')
-  tokens.write('alice', 'bob')
-  cli.signal('SIGHUP')
-  await until(async () => (await post(url, initialize(), tokens.of('bob'))).status === 200, 'bob is known')
-  const withdrawn = await openSession(url, { headers: tokens.of('bob') })
-  const listening = follow(
-    await open(url, 'GET', { ...withdrawn, ...tokens.of('bob'), Accept: 'text/event-stream' }),
-  )
-  tokens.write('alice')
-  await until(async () => (await post(url, call(1, 'echo'), withdrawn)).status === 401, 'bob is not any more')
-  await listening.closed
-  t.equal(await markOf(old), 'old', 'the session of alice has outlived all that')
-
-  // The log level.
-  const calls = cli.lines.filter(({ msg }) => msg === 'call').length
-  await post(url, call('quiet', 'echo'), old)
-  t.notOk(reloads() === 0)
-  t.equal(cli.lines.filter(({ msg }) => msg === 'call').length, calls, 'calls are not logged at this level')
-  const log = JSON.stringify(cli.lines)
-  t.notMatch(log, /token-0123456789abcdef|tooshort/, 'no token stands in the log')
-
+  const cli = await startCli(t, [], [...scriptedCommand, '--ignore-sigterm', `--pid=${servers.path}`])
+  const session = await openSession(cli.url)
+  const hanging = post(cli.url, call(1, 'hang'), session).catch((error: Error) => error)
+  await inFlight(cli, 1)
   cli.signal('SIGTERM')
-  t.equal(await cli.exited, 0)
-  t.strictSame(servers.pids.filter(alive), [], 'servers of before the reload are gone too')
-})
-
-test('an error at the start is one line on stderr and an exit code', async (t) => {
-  const cli = spawnCli(t, ['--port', '0', '--admin-port', '0', '--', 'no-such-program-here'])
+  await until(async () => (await readyz(cli.adminUrl)) === 503, 'it is shutting down')
+  const signalledAt = performance.now()
+  cli.signal('SIGINT')
   t.equal(await cli.exited, 1)
-  t.match(
-    cli.stderr,
-    /^mcp-sidecar: the MCP server cannot be started: there is no program no-such-program-here/,
+  t.ok(performance.now() - signalledAt < 5000, 'the grace of 10 s is not waited for')
+  t.ok((await hanging) instanceof Error)
+  await servers.gone()
+})
+
+test('a server that cannot be started is one line on stderr and an exit code', async (t) => {
+  let stderr = ''
+  const code = await runCli({
+    argv: ['--port', '0', '--admin-port', '0', '--', 'no-such-program-here'],
+    env: { PATH: '/usr/bin:/bin' },
+    cwd: process.cwd(),
+    stdout: { write: () => t.fail('nothing is written to stdout') },
+    stderr: {
+      write: (text) => {
+        stderr += text
+      },
+    },
+  })
+  t.equal(code, 1)
+  t.equal(
+    stderr,
+    'mcp-sidecar: the MCP server cannot be started: there is no program no-such-program-here in PATH (/usr/bin:/bin)\n',
   )
-  t.equal(cli.stderr.trim().split('\n').length, 1)
-})
-
-test('the sidecar has stopped when servers of before a reload are gone too', async (t) => {
-  const servers = pidFile(t)
-  const server = ['--ignore-sigterm', `--pid=${servers.path}`]
-  for (const topology of ['per-session', 'shared']) {
-    const { sidecar, url } = await startTestSidecar(t, { server, flags: { topology } })
-    await openSession(url)
-    const changed = await testConfig({ server: [...server, '--version=2025-06-18'], flags: { topology } })
-    sidecar.reload(changed)
-    await openSession(url)
-    await sidecar.stop()
-    t.strictSame(servers.pids.filter(alive), [], topology)
-  }
-})
-
-test('a stream opened before a reload and initialized after it gets the new server', async (t) => {
-  for (const topology of ['per-session', 'shared']) {
-    const flags = { topology, webSocket: true }
-    const { sidecar, base } = await startTestSidecar(t, { flags })
-    const socket = await openSocket(base)
-    const sse = await openSse(base)
-    sidecar.reload(await testConfig({ server: ['--version=2025-03-26'], flags }))
-    for (const client of [socket, sse]) {
-      const answer = await client.request(initialize('2025-03-26'))
-      t.match(answer, { id: 0, result: { protocolVersion: '2025-03-26' } }, topology)
-    }
-    socket.close()
-    sse.cut()
-  }
 })
 
 test('a reader that is slow to take its answer gets all of it when the sidecar stops', async (t) => {

@@ -13,7 +13,7 @@ import { holds, shown } from '../support/property.ts'
 
 function refusal(text: string, version: string | undefined, maxBatch = 100): string | undefined {
   try {
-    decode(Buffer.from(text), version, maxBatch)
+    decode(Buffer.from(text), () => version, maxBatch)
     return undefined
   } catch (thrown) {
     if (thrown instanceof SidecarError) return thrown.code
@@ -28,10 +28,19 @@ t.test('one message is read whatever the version', async (t) => {
   holds(
     t,
     fc.property(messageText, fc.constantFrom(...versions), (text, version) => {
-      const { messages, batch } = decode(Buffer.from(text), version, 1)
+      const { messages, batch } = decode(Buffer.from(text), () => version, 1)
       return !batch && messages.length === 1
     }),
   )
+})
+
+t.test('the version of the session is asked for only when it matters', async (t) => {
+  const version = (): never => {
+    throw new SidecarError('ERR_SESSION_UNKNOWN')
+  }
+  t.equal(decode(Buffer.from(` ${note}`), version, 1).messages.length, 1)
+  t.throws(() => decode(Buffer.from('{'), version, 1), { code: 'ERR_PARSE' })
+  t.throws(() => decode(Buffer.from(`\r\n\t [${note}]`), version, 1), { code: 'ERR_SESSION_UNKNOWN' })
 })
 
 t.test('batches are for sessions of 2025-03-26 alone', async (t) => {
@@ -49,7 +58,7 @@ t.test('a batch has at least one message and at most as many as are allowed', as
   t.equal(refusal(' [ ] ', batchVersion), 'ERR_INVALID_REQUEST')
   t.equal(refusal(batch(3), batchVersion, 3), undefined)
   t.equal(refusal(batch(4), batchVersion, 3), 'ERR_INVALID_REQUEST')
-  t.equal(decode(Buffer.from(batch(3)), batchVersion, 3).messages.length, 3)
+  t.equal(decode(Buffer.from(batch(3)), () => batchVersion, 3).messages.length, 3)
 })
 
 t.test('initialize does not come in a batch, however it is spelled', async (t) => {
@@ -72,7 +81,7 @@ t.test(
     const bytes = Buffer.from(`[${`${note},`.repeat(50_000)}${note}]`)
     const scan = cpuMs(() => new Scanner(bytes).skip())
     for (const version of [undefined, batchVersion]) {
-      const refused = cpuMs(() => t.throws(() => decode(bytes, version, 100)))
+      const refused = cpuMs(() => t.throws(() => decode(bytes, () => version, 100)))
       t.ok(refused < 4 * scan, `${refused.toFixed(1)} ms, the scan alone ${scan.toFixed(1)} ms`)
     }
   },

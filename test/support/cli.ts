@@ -1,11 +1,32 @@
 /** The command line as a process of its own, for tests of signals and exit codes. */
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
+import { copyFileSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 import { alive } from './processes.ts'
 import { scriptedCommand, until } from './sidecar.ts'
 
-const program = fileURLToPath(new URL('../../bin/mcp-sidecar.ts', import.meta.url))
+const root = fileURLToPath(new URL('../..', import.meta.url))
+/** Without the hooks that the test runner puts into every process. */
+const plainNode = ['/usr/bin/env', '-u', 'NODE_OPTIONS', process.execPath] as const
+let program: string | undefined
+
+/** The sources as they are now, compiled once for each test file: compiling them at each start takes seconds. */
+function compiled(): string {
+  if (program !== undefined) return program
+  const out = mkdtempSync(join(tmpdir(), 'mcp-sidecar-build-'))
+  process.once('exit', () => rmSync(out, { recursive: true, force: true }))
+  const tsc = join(root, 'node_modules', 'typescript7', 'bin', 'tsc')
+  const options = ['--outDir', out, '--noCheck', '--noEmitOnError', 'false']
+  const [env, ...node] = plainNode
+  execFileSync(env, [...node, tsc, '-p', join(root, 'tsconfig.build.json'), ...options], { cwd: root })
+  symlinkSync(join(root, 'node_modules'), join(out, 'node_modules'))
+  copyFileSync(join(root, 'package.json'), join(out, 'package.json'))
+  program = join(out, 'bin', 'mcp-sidecar.js')
+  return program
+}
 
 export interface CliLine {
   readonly level: string
@@ -45,7 +66,7 @@ export async function startCli(
 
 /** The same without waiting, for starts that are refused. */
 export function spawnCli(t: Test, args: readonly string[]): CliProcess {
-  const child = spawn(process.execPath, [...process.execArgv, program, ...args], {
+  const child = spawn(plainNode[0], [...plainNode.slice(1), compiled(), ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const pid = child.pid as number

@@ -6,6 +6,7 @@ import { type Flags, loadConfig } from '../../src/config/load.ts'
 import type { Clock } from '../../src/core/types.ts'
 import { type Sidecar, startSidecar } from '../../src/main.ts'
 import type { SidecarLogger } from '../../src/observe/logger.ts'
+import { send } from './wire.ts'
 
 export const scriptedServer = fileURLToPath(new URL('../fixtures/scripted-server.mjs', import.meta.url))
 
@@ -67,7 +68,7 @@ export async function startTestSidecar(t: Test, options: TestOptions = {}): Prom
     ...clock,
   })
   t.teardown(() => sidecar.stop())
-  const metrics = async (): Promise<string> => (await fetch(`${sidecar.adminUrl}/metrics`)).text()
+  const metrics = async (): Promise<string> => (await send(`${sidecar.adminUrl}/metrics`, 'GET')).body
   return {
     sidecar,
     url: sidecar.url,

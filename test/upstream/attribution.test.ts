@@ -2,11 +2,12 @@ import fc from 'fast-check'
 import t from 'tap'
 import { localRequest } from '../../src/core/local.ts'
 import type { UpstreamCall } from '../../src/core/types.ts'
-import { exactCall, latestCall, type Suspect } from '../../src/upstream/attribution.ts'
-import type { PendingCall } from '../../src/upstream/link.ts'
+import { exactCall, latestCall } from '../../src/upstream/attribution.ts'
+import type { PendingCall, Suspect } from '../../src/upstream/pending.ts'
 import { holds } from '../support/property.ts'
 
-const interactive = ['tools/call', 'prompts/get', 'resources/read']
+/** Methods during which a server may ask: known ones, and those of extensions. */
+const interactive = ['tools/call', 'prompts/get', 'resources/read', 'example.com/interview']
 const quiet = ['tools/list', 'ping', 'logging/setLevel', 'resources/subscribe']
 
 let lastId = 0

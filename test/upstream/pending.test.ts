@@ -1,19 +1,18 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { PendingTable } from '../../src/upstream/pending.ts'
+import type { UpstreamCall } from '../../src/core/types.ts'
+import { type PendingCall, PendingTable } from '../../src/upstream/pending.ts'
 import { holds } from '../support/property.ts'
 
-interface Call {
-  readonly id: number
-}
+const callOf = (id: number): PendingCall => ({ id, call: {} as UpstreamCall, owner: undefined })
 
 t.test('it holds what a map would hold, in the order of the ids', async (t) => {
   const step = fc.record({ add: fc.boolean(), which: fc.nat() })
   holds(
     t,
     fc.property(fc.array(step, { maxLength: 400 }), fc.constantFrom(1, 2, 8), (steps, keep) => {
-      const table = new PendingTable<Call>()
-      const model = new Map<number, Call>()
+      const table = new PendingTable<PendingCall>()
+      const model = new Map<number, PendingCall>()
       let last = 0
       for (const { add, which } of steps) {
         // Some runs fill up, others stay nearly empty.
@@ -21,7 +20,7 @@ t.test('it holds what a map would hold, in the order of the ids', async (t) => {
           const id = table.nextId()
           if (id <= last) return false
           last = id
-          const call = { id }
+          const call = callOf(id)
           table.add(call)
           model.set(id, call)
         } else {
@@ -41,8 +40,8 @@ t.test('it holds what a map would hold, in the order of the ids', async (t) => {
 })
 
 t.test('an id that was never given, or is no id at all, finds nothing', async (t) => {
-  const table = new PendingTable<Call>()
-  for (let i = 0; i < 100; i++) table.add({ id: table.nextId() })
+  const table = new PendingTable<PendingCall>()
+  for (let i = 0; i < 100; i++) table.add(callOf(table.nextId()))
   for (const id of [0, -1, 101, 1.5, 2 ** 32 + 1, 2 ** 53, Number.NaN, Number.POSITIVE_INFINITY]) {
     t.equal(table.get(id), undefined, String(id))
     t.notOk(table.delete(id), String(id))
@@ -53,15 +52,15 @@ t.test('an id that was never given, or is no id at all, finds nothing', async (t
 t.test(
   'a call that stays is passed around, and the table does not grow with those that come and go',
   async (t) => {
-    const table = new PendingTable<Call>()
-    const stays = { id: table.nextId() }
+    const table = new PendingTable<PendingCall>()
+    const stays = callOf(table.nextId())
     table.add(stays)
     let last = stays.id
     for (let i = 0; i < 10_000; i++) {
       const id = table.nextId()
       if (id <= last) t.fail(`${id} after ${last}`)
       last = id
-      table.add({ id })
+      table.add(callOf(id))
       table.delete(id)
     }
     t.equal(table.get(stays.id), stays)
