@@ -989,7 +989,7 @@ t.test('hundreds of aborted initializes leave no process, session or call behind
   const headers = { ...types, Host: '127.0.0.1' }
   const body = JSON.stringify(slow)
   const pids = (): number[] => readFileSync(pidFile, 'utf8').trim().split('\n').map(Number)
-  for (let round = 0; round < 10; round++) {
+  for (let round = 0; round < 7; round++) {
     const connections = Array.from({ length: 30 }, () => new RawConnection(port))
     const abort = (i: number): void => {
       if (i % 2 === 0) connections[i]?.close()

@@ -233,7 +233,7 @@ test('the log names each request by the id that the client was told', async (t) 
 test('tokens, session ids and payloads stand in no log line', async (t) => {
   const marker = 'MARKER-b7f3'
   const all = bearerTokens(t, 'alice')
-  const { url, base, logs, metric } = await startTestSidecar(t, {
+  const { url, base, logs } = await startTestSidecar(t, {
     flags: { ...all.flags, webSocket: true, logLevel: 'trace' },
     config: { limits: { requestTimeoutMs: 400 } },
   })
@@ -249,13 +249,14 @@ test('tokens, session ids and payloads stand in no log line', async (t) => {
   await ask(call(4, 'log', { level: 'error', data: marker }))
   await ask(call(5, 'hang', { text: marker }))
   await ask({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: marker } })
-  const asking = ask(call(6, 'ask', { method: 'sampling/createMessage', params: { text: marker } }))
-  await until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === 1, 'a question is open')
-  await ask({ jsonrpc: '2.0', id: 0, result: { text: marker } })
-  await asking
+  const body = { ...session, 'Content-Type': 'application/json', Accept: accept }
+  const question = call(6, 'ask', { method: 'sampling/createMessage', params: { text: marker } })
+  const asking = follow(await open(url, 'POST', body, JSON.stringify(question)))
+  await until(() => asking.messages.length === 1, 'a question is open')
+  await ask({ jsonrpc: '2.0', id: asking.messages[0].id, result: { text: marker } })
+  await asking.closed
   // What is refused, at either end.
   await ask({ jsonrpc: '2.0', id: 99, result: { text: marker } })
-  const body = { ...session, 'Content-Type': 'application/json', Accept: accept }
   for (const text of [
     `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":${marker}}`,
     `"${marker}"`,

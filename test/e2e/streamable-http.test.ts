@@ -18,7 +18,7 @@ import {
 type Headers = Record<string, string>
 
 const keepAliveMs = 100
-const { url, metric } = await startTestSidecar(t, {
+const { url, metric, logs } = await startTestSidecar(t, {
   config: { listen: { keepAliveMs }, limits: { clientInputMs: 1000, batch: 5 } },
 })
 const session = await openSession(url)
@@ -250,9 +250,11 @@ t.test('a question that the client leaves open is refused for it, and the call g
 
 t.test('what the server says outside of calls waits until a GET stream opens', async (t) => {
   const headers = await openSession(url)
-  await post(url, call(1, 'ask-later', { method: 'roots/list', ms: 0 }), headers)
-  await post(url, call(2, 'notify-later', { method: 'notifications/tools/list_changed', ms: 0 }), headers)
-  await post(url, call(3, 'sleep', { ms: 50 }), headers)
+  const said = () => logs.filter(({ fields }) => fields['stderr'] === 'all said').length
+  const before = said()
+  const messages = [{ ask: true, method: 'roots/list' }, { method: 'notifications/tools/list_changed' }]
+  await post(url, call(1, 'say-later', { messages, ms: 50 }), headers)
+  await until(() => said() > before, 'the server has said it')
   const listening = await listen(headers)
   await until(() => listening.messages.length === 2, 'both messages')
   t.same(
