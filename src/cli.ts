@@ -138,7 +138,8 @@ async function run(terminal: Terminal, flags: Flags, command: readonly string[])
   const watching = watchForReload(sidecar, loaded, () => loadConfig(input), log)
   const signal = await stopSignal()
   log.info({ signal, graceMs: config.shutdownGraceMs }, 'shutting down: answering what is in flight')
-  process.once(signal, () => process.exit(exitCodes.failed))
+  for (const second of ['SIGTERM', 'SIGINT'] as const)
+    process.once(second, () => process.exit(exitCodes.failed))
   watching.close()
   await sidecar.stop()
   log.info({}, 'stopped')
@@ -153,21 +154,26 @@ function watchForReload(
   load: () => Promise<LoadedConfig>,
   log: SidecarLogger,
 ): { close(): void } {
-  const reload = async (why: string): Promise<void> => {
+  const reloadNow = async (why: string): Promise<void> => {
     try {
       const next = await load()
       sidecar.reload(next.config)
       log.info({ why }, 'configuration reloaded')
       // It may name other files now.
       watcher.close()
-      watcher = watchFiles(next.files, (changed) => void reload(changed.join(', ')))
+      watcher = watchFiles(next.files, (changed) => reload(changed.join(', ')))
     } catch (thrown) {
       const reason = thrown instanceof Error ? thrown.message : String(thrown)
       log.error({ why, reason }, 'the new configuration was not taken; the old one stays in force')
     }
   }
-  let watcher = watchFiles(files, (changed) => void reload(changed.join(', ')))
-  const onHangup = (): void => void reload('SIGHUP')
+  // One after the other, so that what was read last is in force last.
+  let last = Promise.resolve()
+  const reload = (why: string): void => {
+    last = last.then(() => reloadNow(why))
+  }
+  let watcher = watchFiles(files, (changed) => reload(changed.join(', ')))
+  const onHangup = (): void => reload('SIGHUP')
   process.on('SIGHUP', onHangup)
   return {
     close: () => {

@@ -69,7 +69,6 @@ interface World {
 
 /** Bodies of this many largest requests may be under way at one time. */
 const concurrentBodies = 64
-const pingMs = 30_000
 /** Between looks whether the last call has been answered during a shutdown. Milliseconds. */
 const drainCheckMs = 20
 
@@ -78,6 +77,8 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   const clock = context.clock ?? systemClock
   const reaper = new Reaper(log)
   let draining = false
+  /** Of before a reload; their processes end with the sessions that use them. */
+  const retired: ServerPool[] = []
 
   const metrics = createMetrics({
     sessions: () => registry.size,
@@ -93,12 +94,13 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   const registry = new Registry(
     { maxSessions: config.limits.sessions, idleMs: config.limits.idleSessionMs },
     () => ({
-      pool: world.pool,
+      pool: () => world.pool,
       clock,
       log,
       metrics,
       options: {
         queueBytes: world.config.limits.sessionQueueBytes,
+        maxMessageBytes: world.config.limits.serverMessageBytes,
         replayBytes: world.config.limits.replayBufferBytes,
       },
     }),
@@ -138,7 +140,12 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
         .push(checkOrigin(origin))
         .push(authenticate(authenticators))
         .handler(
-          await webSocket({ ...transports, clock, pingMs, maxPayloadBytes: config.limits.requestBodyBytes }),
+          await webSocket({
+            ...transports,
+            clock,
+            pingMs: config.listen.keepAliveMs,
+            maxPayloadBytes: config.limits.requestBodyBytes,
+          }),
         )
     : undefined
 
@@ -209,10 +216,11 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     limits.drain()
     registry.drain()
     const end = clock.now() + world.config.shutdownGraceMs
-    while (limits.inFlight > 0 && clock.now() < end) await wait(drainCheckMs)
+    // Answers that have been given but not taken are in flight, too.
+    while ((limits.inFlight > 0 || registry.queuedBytes > 0) && clock.now() < end) await wait(drainCheckMs)
     registry.endAll(new SidecarError('ERR_DRAINING'))
     listener.stopAccepting()
-    await world.pool.close()
+    await Promise.all([world.pool, ...retired].map((pool) => pool.close()))
     await Promise.all([listener.close(), admin.close()])
     reaper.close()
   }
@@ -236,6 +244,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       if (world.pool === old.pool) return
       world.pool.start()
       old.pool.retire()
+      retired.push(old.pool)
     },
     stop,
   }

@@ -56,6 +56,9 @@ export function parseTokens(text: string, file: string): readonly Token[] {
     if (!tokenPattern.test(value)) {
       throw new TokenFileError(`${where}: the token has characters that no bearer token has (RFC 6750)`)
     }
+    if (tokens.some(({ secret }) => secret.matches(sha256(value)))) {
+      throw new TokenFileError(`${where}: this token stands in an earlier line under another name`)
+    }
     names.add(name)
     if (tokens.length >= maxTokens) throw new TokenFileError(`${where}: more than ${maxTokens} tokens`)
     tokens.push({

@@ -31,6 +31,7 @@ const inBand = (status: number, rpc: number, close: number, sentence: string): E
 
 export const errorTable = {
   ERR_HTTP: row(400, -32600, 1002, 'The HTTP request is malformed.'),
+  ERR_EXPECTATION: row(417, -32600, 1002, 'Only Expect: 100-continue is understood.'),
   ERR_HEADERS: row(431, -32600, 1002, 'The request headers are too large.'),
   ERR_SLOW: row(408, -32600, 1002, 'The request did not arrive in time.'),
   ERR_HOST: row(403, 403, 1008, 'This Host is not served here.'),
@@ -120,7 +121,8 @@ export function rpcErrorText(
   const retryAfter = error.headers['Retry-After']
   const data = {
     source: 'mcp-sidecar',
-    reason: error.code,
+    // Whoever is refused learns nothing about which part of a credential was wrong.
+    reason: error.code.startsWith('ERR_AUTH_') ? 'ERR_AUTH' : error.code,
     ...(requestId === undefined ? {} : { requestId }),
     ...(retryAfter === undefined ? {} : { retryAfterSeconds: Number(retryAfter) }),
   }

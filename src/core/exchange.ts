@@ -11,6 +11,8 @@ export interface Outlet {
   send(wire: Wire, eventId?: string): void
   /** Calls once when everything written has left, or the outlet has closed. */
   onceDrained(then: () => void): void
+  /** Cuts it off, whatever was written. */
+  destroy(): void
   /** Ends it, after what was written; with an error where the transport can tell it. */
   close(error?: SidecarError): void
   /** Calls once when it is closed, by whichever side. */
@@ -43,6 +45,8 @@ export abstract class Exchange {
   abstract readonly outlet: Outlet | undefined
   abstract readonly queuedBytes: number
   abstract onceDrained(then: () => void): void
+  /** Cuts off what has not been read. */
+  abstract destroy(): void
   /** The client went away before the answer (a closed HTTP response). Called at most once. */
   abstract onGone(then: () => void): void
   /** Opens the stream before its first message; `primingId` makes it resumable from the start. */

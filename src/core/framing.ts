@@ -14,6 +14,15 @@ export interface Overlong {
   readonly overlongBytes: number
   /** JSON text of the top-level `id` in it, if there was one. */
   readonly idText: string | undefined
+  /** It has a top-level `method`: a request or notification, no answer. */
+  readonly asks: boolean
+}
+
+/** The id and kind of a message that cannot be read as one. */
+export function identify(bytes: Buffer): Pick<Overlong, 'idText' | 'asks'> {
+  const finder = new IdFinder()
+  finder.push(bytes)
+  return finder.found
 }
 
 const NEWLINE = 0x0a
@@ -59,6 +68,7 @@ export class LineReader {
   }
 
   #take(part: Buffer): void {
+    if (part.length === 0) return
     this.#size += part.length
     if (this.#finder !== undefined) this.#finder.push(part)
     else if (this.#size <= this.#limit) this.#keep(part)
@@ -86,7 +96,7 @@ export class LineReader {
   }
 
   #seal(): void {
-    if (this.#small !== undefined) this.#parts.push(this.#small.subarray(0, this.#smallLength))
+    if (this.#small !== undefined) this.#parts.push(Buffer.from(this.#small.subarray(0, this.#smallLength)))
     this.#small = undefined
     this.#smallLength = 0
   }
@@ -110,7 +120,7 @@ export class LineReader {
     this.#parts = []
     this.#size = 0
     this.#finder = undefined
-    if (finder !== undefined) online({ overlongBytes: size, idText: finder.idText })
+    if (finder !== undefined) online({ overlongBytes: size, ...finder.found })
     else if (bytes.length > 0) online({ bytes })
   }
 }
@@ -121,12 +131,17 @@ export class LineReader {
  */
 class IdFinder {
   idText: string | undefined
+  #asks = false
   #depth = 0
   #inString = false
   #escaped = false
   #word = ''
   #lastString = ''
   #capturing = false
+
+  get found(): Pick<Overlong, 'idText' | 'asks'> {
+    return { idText: this.idText, asks: this.#asks }
+  }
 
   push(part: Buffer): void {
     for (let i = 0; i < part.length; i++) {
@@ -152,7 +167,9 @@ class IdFinder {
         this.#word = ''
       } else if (this.#depth === 1) {
         if (c === 0x3a) {
-          this.#capturing = isIdKey(this.#lastString)
+          const key = keyOf(this.#lastString)
+          this.#capturing = key === 'id'
+          this.#asks ||= key === 'method'
           this.#word = ''
         } else if (this.#word.length < 256) this.#word += String.fromCharCode(c)
       }
@@ -160,11 +177,10 @@ class IdFinder {
   }
 }
 
-function isIdKey(text: string): boolean {
-  if (!text.includes('\\')) return text === '"id"'
+function keyOf(text: string): string | undefined {
   try {
-    return JSON.parse(text) === 'id'
+    return JSON.parse(text) as string
   } catch {
-    return false
+    return undefined
   }
 }

@@ -91,7 +91,12 @@ export class Message {
   }
 }
 
-/** Ids and progress tokens compared by value and type. */
+/** A key of {@link valueKey} as JSON text again. */
+export function keyText(key: string): string {
+  return key.startsWith('s') ? JSON.stringify(key.slice(1)) : key.slice(1)
+}
+
+/** Ids and progress tokens compared by type and value, as far as JavaScript numbers can tell values apart. */
 export function valueKey(text: string): string {
   if (text.charCodeAt(0) === 0x22) return `s${JSON.parse(text) as string}`
   const number = Number(text)
@@ -144,10 +149,17 @@ export function readMessages(
 
 /** Line breaks in valid JSON stand only between tokens; they would end a stdio line or an SSE field. */
 function unfold(bytes: Buffer): void {
-  for (const c of [0x0a, 0x0d]) {
-    for (let at = bytes.indexOf(c); at >= 0; at = bytes.indexOf(c, at + 1)) bytes[at] = 0x20
+  const breaks = [bytes.indexOf(0x0a), bytes.indexOf(0x0d)].filter((found) => found >= 0)
+  if (breaks.length === 0) return
+  let at = Math.min(...breaks)
+  for (; at < bytes.length; at++) {
+    const c = bytes[at]
+    if (c === 0x0a || c === 0x0d) bytes[at] = 0x20
   }
 }
+
+/** Ids and tokens are put into other messages: long ones would multiply what those cost. */
+const maxIdBytes = 1024
 
 const invalid = (detail: string): SidecarError => new SidecarError('ERR_INVALID_REQUEST', { detail })
 
@@ -206,6 +218,7 @@ function classify(message: Message, method: Span | undefined): void {
     else if (first !== 0x22 && first !== 0x2d && !(first >= 0x30 && first <= 0x39)) {
       throw invalid('id is neither a string nor a number')
     }
+    if (id.end - id.start > maxIdBytes) throw invalid(`id has more than ${maxIdBytes} bytes`)
   }
   if (method !== undefined) {
     if (result !== undefined || error !== undefined) throw invalid('both a method and a result')
@@ -259,6 +272,7 @@ function readMeta(scanner: Scanner, message: Message): Span {
     if (first !== 0x22 && first !== 0x2d && !(first >= 0x30 && first <= 0x39)) {
       throw invalid('progressToken is neither a string nor a number')
     }
+    if (token.end - token.start > maxIdBytes) throw invalid(`progressToken has more than ${maxIdBytes} bytes`)
     message.progressToken = token
   })
   return { start, end: scanner.position }
@@ -292,6 +306,8 @@ function isParamName(key: string): key is ParamName {
  * so "Method" beside "method" would be a second opinion about what the message asks for.
  */
 function refuseLookalike(key: string, names: ReadonlySet<string>): void {
+  // C parsers read such a key up to the NUL.
+  if (key.includes('\0')) throw invalid('a member name with a NUL character')
   if (key.length > 20) return
   if (names.has(key.toUpperCase().toLowerCase()))
     throw invalid(`${JSON.stringify(key)} in unusual letter case`)

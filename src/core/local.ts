@@ -15,6 +15,12 @@ export function localNotification(method: string, params?: object): Message {
   return messageOf(JSON.stringify({ jsonrpc: '2.0', method, ...(params === undefined ? {} : { params }) }))
 }
 
+/** @param idText the id of the request as JSON text */
+export function localCancellation(idText: string, reason: string): Message {
+  const params = `{"requestId":${idText},"reason":${JSON.stringify(reason)}}`
+  return messageOf(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":${params}}`)
+}
+
 /** @param idText the id as JSON text */
 export function localResult(idText: string, result: object): Message {
   return messageOf(`{"jsonrpc":"2.0","id":${idText},"result":${JSON.stringify(result)}}`)

@@ -91,8 +91,8 @@ export interface SessionHandle extends ClientSession {
 
 /** Where transports find and open sessions. Implemented by session/. */
 export interface Sessions {
-  /** @throws ERR_SESSION_UNKNOWN, also for another principal's session */
-  get(id: string, principal: Principal): SessionHandle
+  /** @throws ERR_SESSION_UNKNOWN, also for a session of another principal or transport */
+  get(id: string, principal: Principal, transport: Transport): SessionHandle
   /** @throws ERR_OVERLOADED, ERR_DRAINING */
   open(principal: Principal, transport: Transport, main?: Outlet): SessionHandle
 }

@@ -28,7 +28,7 @@ export class EventStream implements Outlet {
     this.#response = response
     this.#options = options
     this.#headers = headers
-    response.on('close', () => {
+    onceGone(response, () => {
       this.#closed = true
       this.#keepAlive?.cancel()
     })
@@ -85,9 +85,13 @@ export class EventStream implements Outlet {
     this.#response.end()
   }
 
+  destroy(): void {
+    this.#response.req.socket.destroy()
+  }
+
   onClosed(then: () => void): void {
-    if (this.#response.destroyed) then()
-    else this.#response.once('close', then)
+    if (isGone(this.#response)) then()
+    else onceGone(this.#response, then)
   }
 
   #event(type: string, wire: Wire, eventId: string | undefined): void {
@@ -105,6 +109,32 @@ export class EventStream implements Outlet {
     }
     this.#keepAlive?.refresh()
   }
+}
+
+/** The client cannot be reached by this response any more. */
+export function isGone(response: ServerResponse): boolean {
+  return response.destroyed || response.req.socket.destroyed
+}
+
+/**
+ * Calls once when a response has ended or its connection is gone. A response that waits behind another one on its
+ * connection never hears of the connection's end itself.
+ *
+ * @returns stops listening
+ */
+export function onceGone(response: ServerResponse, then: () => void): () => void {
+  const { socket } = response.req
+  const forget = (): void => {
+    response.off('close', gone)
+    socket.off('close', gone)
+  }
+  const gone = (): void => {
+    forget()
+    then()
+  }
+  response.on('close', gone)
+  socket.on('close', gone)
+  return forget
 }
 
 /** Calls once when what was written to a response has left, or the response has closed. */

@@ -36,7 +36,7 @@ export function httpSse(context: TransportContext): {
       requireJson(request)
       const sessionId = new URLSearchParams(request.url?.split('?', 2)[1] ?? '').get('sessionId')
       if (sessionId === null) throw new SidecarError('ERR_SESSION_MISSING')
-      const session = context.sessions.get(sessionId, principal)
+      const session = context.sessions.get(sessionId, principal, 'http-sse')
       const outlet = streams.get(sessionId)
       if (outlet === undefined) throw new SidecarError('ERR_SESSION_UNKNOWN')
       const body = await context.bodies.read(identified)

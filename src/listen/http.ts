@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { rpcErrorText, SidecarError } from '../core/errors.ts'
+import { Throttle } from '../core/throttle.ts'
 import type { Identified, Logger, Metrics, Received, Trusted } from '../core/types.ts'
 
 /** One HTTP request with its response. */
@@ -12,10 +13,16 @@ export type HttpReceived = Received & HttpIo
 export type HttpTrusted = Trusted & HttpIo
 export type HttpIdentified = Identified & HttpIo
 
+/** Of a detail, which may quote what a client sent, this much is logged. */
+const maxDetail = 300
+/** Refusals logged; all are counted. */
+const refusalsPerSecond = 100
+
 /** The one place where a failure becomes an HTTP response; it is counted and logged here. */
 export class Refusals {
   readonly #log: Logger
   readonly #metrics: Metrics
+  readonly #throttle = new Throttle(refusalsPerSecond)
 
   constructor(log: Logger, metrics: Metrics) {
     this.#log = log
@@ -28,11 +35,16 @@ export class Refusals {
     const fields = {
       requestId: received.requestId,
       code: error.code,
-      detail: error.detail,
+      detail: error.detail?.slice(0, maxDetail),
       remoteAddress: received.remoteAddress,
     }
-    if (error.code === 'ERR_INTERNAL') this.#log.error({ ...fields, err: error.cause }, 'request failed')
-    else this.#log.warn(fields, 'request refused')
+    if (error.code === 'ERR_INTERNAL') {
+      this.#log.error({ ...fields, err: error.cause }, 'request failed')
+      return
+    }
+    const suppressed = this.#throttle.take(performance.now())
+    if (suppressed === false) return
+    this.#log.warn({ ...fields, ...(suppressed > 0 ? { suppressed } : {}) }, 'request refused')
   }
 
   /** Answers with the error, if nothing has been answered yet. */
@@ -41,6 +53,8 @@ export class Refusals {
     received: Pick<Received, 'requestId' | 'remoteAddress'> & HttpIo,
     idText?: string,
   ): void {
+    // Nobody is left to be refused; what ended the connection has been noted.
+    if (received.request.socket.destroyed) return
     const error = SidecarError.from(thrown)
     this.note(error, received)
     writeError(received, error, idText)
@@ -61,7 +75,7 @@ export function writeError(
   response.writeHead(error.httpStatus(idText !== undefined), {
     ...error.headers,
     // A body that was not asked for is not waited for either.
-    ...(request.complete ? {} : { Connection: 'close' }),
+    ...(request.complete || !hasBody(request) ? {} : { Connection: 'close' }),
     'Content-Type': 'application/json',
     'Content-Length': Buffer.byteLength(body),
     'X-Request-Id': requestId,
@@ -69,10 +83,18 @@ export function writeError(
   response.end(body)
 }
 
-/** The media types of an Accept or Content-Type header, in lower case, without parameters. */
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+}
+
+/** The media types of an Accept or Content-Type header, in lower case; what has a weight of 0 is left out. */
 export function mediaTypes(header: string | undefined): string[] {
   if (header === undefined) return []
-  return header.split(',').map((part) => (part.split(';', 1)[0] as string).trim().toLowerCase())
+  return header.split(',').flatMap((part) => {
+    const [type, ...parameters] = part.toLowerCase().split(';')
+    if (parameters.some((parameter) => /^\s*q=0(\.0{0,3})?\s*$/.test(parameter))) return []
+    return [(type as string).trim()]
+  })
 }
 
 /** @throws ERR_CONTENT_TYPE unless the body is declared as JSON, so that nothing hides under another type */

@@ -25,6 +25,10 @@ export class OutletExchange extends Exchange {
     this.outlet.onceDrained(then)
   }
 
+  destroy(): void {
+    this.outlet.destroy()
+  }
+
   // The session ends with its outlet, and with it the call.
   onGone(): void {}
   setHeader(): void {}

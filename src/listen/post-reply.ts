@@ -1,7 +1,7 @@
 import { rpcErrorText, type SidecarError } from '../core/errors.ts'
 import { Exchange, type Outlet } from '../core/exchange.ts'
 import { type Wire, wireBuffers, wireLength, wireOfText } from '../core/wire.ts'
-import { EventStream, type EventStreamOptions, onceDrained } from './event-stream.ts'
+import { EventStream, type EventStreamOptions, isGone, onceDrained, onceGone } from './event-stream.ts'
 import { type HttpIo, writeError } from './http.ts'
 
 type Io = HttpIo & { readonly requestId: string }
@@ -109,7 +109,7 @@ export class PostExchange extends Exchange {
   }
 
   get attached(): boolean {
-    return !this.settled && !this.#reply.io.response.destroyed
+    return !this.settled && !isGone(this.#reply.io.response)
   }
 
   get streaming(): boolean {
@@ -125,10 +125,15 @@ export class PostExchange extends Exchange {
     onceDrained(this.#reply.io.response, then)
   }
 
+  destroy(): void {
+    this.#reply.io.request.socket.destroy()
+  }
+
   onGone(then: () => void): void {
-    this.#reply.io.response.once('close', () => {
+    const forget = onceGone(this.#reply.io.response, () => {
       if (!this.settled) then()
     })
+    this.onSettled(forget)
   }
 
   setHeader(name: string, value: string): void {

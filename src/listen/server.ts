@@ -13,7 +13,7 @@ export interface ListenerOptions {
   readonly maxConnections: number
   /** From the connection's first byte to the end of the headers. Milliseconds. */
   readonly headerTimeoutMs: number
-  /** To the end of the body. Milliseconds. */
+  /** From the end of the headers to the end of the body. Milliseconds. */
   readonly bodyTimeoutMs: number
 }
 
@@ -48,7 +48,7 @@ export function listen(options: ListenerOptions, doors: Doors): Promise<Listener
   const server = createServer({
     maxHeaderSize: maxHeaderBytes,
     headersTimeout: options.headerTimeoutMs,
-    requestTimeout: options.bodyTimeoutMs,
+    requestTimeout: options.headerTimeoutMs + options.bodyTimeoutMs,
     connectionsCheckingInterval: Math.min(checkEveryMs, options.headerTimeoutMs),
     keepAliveTimeout: keepAliveTimeoutMs,
     // We answer a missing Host ourselves, as JSON.
@@ -56,6 +56,8 @@ export function listen(options: ListenerOptions, doors: Doors): Promise<Listener
     noDelay: true,
   })
   server.maxConnections = options.maxConnections
+  // Node drops headers beyond a number without a word, an Origin among them; their size is bounded anyway.
+  server.maxHeadersCount = 0
 
   const enter = <R extends HttpReceived>(
     door: Handler<R>,
@@ -67,6 +69,7 @@ export function listen(options: ListenerOptions, doors: Doors): Promise<Listener
       doors.refusals.refuse(thrown, received)
     }
     try {
+      requireOneHost(received.request)
       const pending = door(received)
       if (pending !== undefined) pending.catch(fail)
     } catch (thrown) {
@@ -74,39 +77,87 @@ export function listen(options: ListenerOptions, doors: Doors): Promise<Listener
     }
   }
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
+    const socket: Busy = request.socket
+    socket[answering] = (socket[answering] ?? 0) + 1
+    response.on('close', () => {
+      socket[answering] = (socket[answering] ?? 1) - 1
+    })
     enter(doors.http, receive(nextId(), request, response))
   }
 
   server.on('request', onRequest)
   // `Expect: 100-continue`: whoever reads the body says so; a refused request is not asked for one.
   server.on('checkContinue', onRequest)
-  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    socket.on('error', () => {})
-    const response = new ServerResponse(request)
-    response.shouldKeepAlive = false
-    const upgrade = doors.upgrade ?? refuseUpgrade
-    enter(upgrade, { ...receive(nextId(), request, response), socket, head }, () => {
-      response.assignSocket(socket as Socket)
-      response.on('finish', () => socket.end())
-    })
+  server.on('checkExpectation', (request, response) => {
+    const refusal = new SidecarError('ERR_EXPECTATION', { detail: `Expect ${request.headers.expect}` })
+    doors.refusals.refuse(refusal, receive(nextId(), request, response))
   })
+  const { upgrade } = doors
+  if (upgrade !== undefined) {
+    server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+      if (request.headers.upgrade?.toLowerCase() !== 'websocket') {
+        readmit(server, request, socket, head)
+        return
+      }
+      socket.on('error', () => {})
+      const response = new ServerResponse(request)
+      response.shouldKeepAlive = false
+      enter(upgrade, { ...receive(nextId(), request, response), socket, head }, () => {
+        response.assignSocket(socket as Socket)
+        response.on('finish', () => endSoon(socket))
+      })
+    })
+  }
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
-    const code = clientErrorCode(error.code)
     if (error.code === 'ECONNRESET' || !socket.writable) {
       socket.destroy()
       return
     }
-    const refusal = new SidecarError(code, { detail: error.code ?? error.message })
+    const refusal = new SidecarError(clientErrorCode(error.code), { detail: error.code ?? error.message })
     const requestId = nextId()
     doors.refusals.note(refusal, { requestId, remoteAddress: (socket as Socket).remoteAddress ?? '' })
-    socket.end(rawResponse(refusal, requestId))
+    // Whatever is written now would pass for the answer to an earlier request, or stand in the middle of it.
+    if (((socket as Busy)[answering] ?? 0) > 0) socket.destroy()
+    else endSoon(socket, rawResponse(refusal, requestId))
   })
   return open(server, options)
 }
 
-function refuseUpgrade(): never {
-  const detail = 'an upgrade, but WebSocket is off (listen.webSocket, --web-socket)'
-  throw new SidecarError('ERR_NOT_FOUND', { detail })
+/** On a connection: how many of its requests have not been answered completely. */
+const answering = Symbol('answering')
+type Busy = Socket & { [answering]?: number }
+
+/** A client that was refused has this long to close its side. Milliseconds. */
+const lingerMs = 500
+
+function endSoon(socket: Duplex, last?: string): void {
+  socket.end(last)
+  setTimeout(() => socket.destroy(), lingerMs).unref()
+}
+
+/** @throws ERR_HTTP for two Host headers: whoever stands in front of us may have believed the other one (RFC 9112) */
+function requireOneHost({ rawHeaders }: IncomingMessage): void {
+  let hosts = 0
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i] as string
+    if (name.length === 4 && name.toLowerCase() === 'host') hosts++
+  }
+  if (hosts > 1) throw new SidecarError('ERR_HTTP', { detail: `${hosts} Host headers` })
+}
+
+/**
+ * An offer to speak something else than WebSocket is not taken (RFC 9110 section 7.8): the request comes in again
+ * without it. Node hands over every upgrade once one is listened for.
+ */
+function readmit(server: Server, request: IncomingMessage, socket: Duplex, head: Buffer): void {
+  const lines = [`${request.method} ${request.url} HTTP/${request.httpVersion}`]
+  const { rawHeaders } = request
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i] as string
+    if (!/^(upgrade|connection|http2-settings)$/i.test(name)) lines.push(`${name}: ${rawHeaders[i + 1]}`)
+  }
+  socket.unshift(Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1'), head]))
+  server.emit('connection', socket)
 }
 
 function open(server: Server, options: ListenerOptions): Promise<Listener> {

@@ -39,7 +39,9 @@ async function post(context: TransportContext, identified: HttpIdentified): Prom
   const body = await context.bodies.read(identified)
   const sessionId = sessionHeader(identified)
   const version = (): string | undefined =>
-    sessionId === undefined ? undefined : context.sessions.get(sessionId, identified.principal).version
+    sessionId === undefined
+      ? undefined
+      : context.sessions.get(sessionId, identified.principal, 'streamable-http').version
   const { messages, batch } = decode(body, version, context.maxBatch)
   if (messages[0]?.method !== 'initialize') {
     try {
@@ -79,7 +81,7 @@ function remove(context: TransportContext, identified: HttpIdentified): void {
 function namedSession({ sessions }: TransportContext, identified: HttpIdentified) {
   const id = sessionHeader(identified)
   if (id === undefined) throw new SidecarError('ERR_SESSION_MISSING')
-  return sessions.get(id, identified.principal)
+  return sessions.get(id, identified.principal, 'streamable-http')
 }
 
 function sessionHeader({ headers }: HttpIdentified): string | undefined {

@@ -44,13 +44,22 @@ export async function webSocket(context: WebSocketContext): Promise<Handler<Upgr
     perMessageDeflate: false,
     handleProtocols: (offered) => (offered.has('mcp') ? 'mcp' : false),
   })
+  // What is wrong with a handshake is answered like everything else.
+  let wrong: Error | undefined
+  server.on('wsClientError', (error) => {
+    wrong = error
+  })
   return (identified) => {
     const { request, socket, head, path } = identified
     if (path !== '/ws') throw new SidecarError('ERR_NOT_FOUND', { detail: `an upgrade of ${path}` })
     if (!offersMcp(request)) {
       throw new SidecarError('ERR_HTTP', { detail: 'the WebSocket subprotocol mcp was not offered' })
     }
+    wrong = undefined
     server.handleUpgrade(request, socket, head, (ws) => serve(context, identified, ws))
+    if (wrong !== undefined) {
+      throw new SidecarError('ERR_HTTP', { detail: `the WebSocket handshake: ${(wrong as Error).message}` })
+    }
   }
 }
 
@@ -148,6 +157,10 @@ class SocketOutlet implements Outlet {
   close(error?: SidecarError): void {
     if (error === undefined) this.#ws.close(1000)
     else this.#ws.close(error.close, error.code)
+  }
+
+  destroy(): void {
+    this.#ws.terminate()
   }
 
   onClosed(then: () => void): void {

@@ -97,5 +97,8 @@ export function readable(line: string): string {
 
 /** What servers and clients wrote must not move the cursor or recolour a terminal. */
 export function printable(text: string): string {
-  return text.replace(/\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)
+  return text.replace(
+    /[\p{Cc}\p{Cf}\u2028\u2029]/gu,
+    (c) => `\\x${(c.codePointAt(0) as number).toString(16).padStart(2, '0')}`,
+  )
 }

@@ -3,7 +3,8 @@ import { rpcErrorText } from '../core/errors.ts'
 import type { Exchange, Outlet } from '../core/exchange.ts'
 import type { Message, Span } from '../core/jsonrpc.ts'
 import type { CallHandle, Deadline, UpstreamCall } from '../core/types.ts'
-import { type Wire, wireOf, wireOfText } from '../core/wire.ts'
+import { type Wire, wireLength, wireOf, wireOfText } from '../core/wire.ts'
+import type { Target } from './flow.ts'
 import type { ReplayBuffer } from './replay.ts'
 
 /** What a call needs of its session. */
@@ -12,7 +13,7 @@ export interface CallHome {
   /** The client understands a priming event. */
   readonly primes: boolean
   admitWrite(): boolean
-  wrote(target: Pick<Outlet, 'queuedBytes' | 'onceDrained'>): void
+  wrote(target: Target, bytes: number): void
   dropped(what: string): void
   initialized(answer: Message, exchange: Exchange): void
   settled(call: SessionCall): void
@@ -57,7 +58,7 @@ export class SessionCall implements UpstreamCall {
     if (exchange.settled || !this.#home.admitWrite()) return
     if (exchange.outlet !== undefined) {
       exchange.send(wire)
-      this.#home.wrote(exchange.outlet)
+      this.#home.wrote(exchange.outlet, wireLength(wire))
       return
     }
     if (this.stream === undefined) {
@@ -71,7 +72,7 @@ export class SessionCall implements UpstreamCall {
     const { id } = this.#home.replay.append(this.stream, wire)
     const target = this.#resumed ?? exchange
     target.send(wire, id)
-    this.#home.wrote(target)
+    this.#home.wrote(target, wireLength(wire))
   }
 
   answer(message: Message): void {
@@ -85,7 +86,7 @@ export class SessionCall implements UpstreamCall {
     // A client that resumed elsewhere gets nothing twice.
     if (this.#resumed === undefined) exchange.answer(wire, filtered.isError, eventId)
     else exchange.finish(filtered.isError ? 'error' : 'ok')
-    this.#home.wrote(this.#resumed ?? exchange.outlet ?? exchange)
+    this.#home.wrote(this.#resumed ?? exchange.outlet ?? exchange, wireLength(wire))
     this.#home.settled(this)
   }
 

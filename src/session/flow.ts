@@ -1,53 +1,111 @@
 import type { Outlet } from '../core/exchange.ts'
-import type { Upstream } from '../core/types.ts'
+import type { Clock, Timer, Upstream } from '../core/types.ts'
 
-type Target = Pick<Outlet, 'queuedBytes' | 'onceDrained'>
+/** Something that was written to and that its client may be slow to read. */
+export type Target = Pick<Outlet, 'queuedBytes' | 'onceDrained' | 'destroy'>
+
+export interface FlowOptions {
+  readonly queueBytes: number
+  readonly maxMessageBytes: number
+}
 
 /** Less than this in a socket is nothing to account for. */
 const noticeBytes = 64 * 1024
+/** A reader over its limit that takes nothing for this long does not read. Milliseconds. */
+const stallMs = 1000
+/** What a session leaves behind has this long to be read after its end. Milliseconds. */
+const lingerMs = 1000
 
 /**
  * How much a session's client has left unread, over all its streams. Above the limit the session's own server
- * process is not read any more until the client has caught up; a shared process cannot be slowed down for one
- * session, so there the session has exhausted its budget.
+ * process is not read any more until the client has caught up. A shared process cannot be slowed down for one
+ * session: there the session ends when its client, over the limit, stops taking anything, or leaves a whole largest
+ * message more.
  */
 export class Flow {
   upstream: Upstream | undefined
-  readonly #limit: number
-  readonly #behind = new Set<Target>()
+  readonly #clock: Clock
+  readonly #options: FlowOptions
+  readonly #onStalled: () => void
+  /** Those that are behind, with the bytes written to them since. */
+  readonly #behind = new Map<Target, number>()
   #paused = false
+  #watch: Timer | undefined
+  /** What clients had taken when the watch last looked. */
+  #seen = 0
 
-  constructor(limitBytes: number) {
-    this.#limit = limitBytes
+  constructor(clock: Clock, options: FlowOptions, onStalled: () => void) {
+    this.#clock = clock
+    this.#options = options
+    this.#onStalled = onStalled
   }
 
   get queuedBytes(): number {
     let total = 0
-    for (const target of this.#behind) total += target.queuedBytes
+    for (const target of this.#behind.keys()) total += target.queuedBytes
     return total
   }
 
-  get exhausted(): boolean {
-    return this.#behind.size > 0 && this.upstream?.exclusive === false && this.queuedBytes > this.#limit
+  /** Before more is written. */
+  check(): void {
+    if (this.#behind.size === 0 || this.upstream?.exclusive !== false) return
+    const { queueBytes, maxMessageBytes } = this.#options
+    if (this.queuedBytes > queueBytes + maxMessageBytes) this.#onStalled()
   }
 
-  wrote(target: Target): void {
-    if (target.queuedBytes <= noticeBytes) return
-    if (!this.#behind.has(target)) {
-      this.#behind.add(target)
+  /** @param bytes what was just written to it */
+  wrote(target: Target, bytes: number): void {
+    const before = this.#behind.get(target)
+    if (before !== undefined) this.#behind.set(target, before + bytes)
+    else {
+      if (target.queuedBytes <= noticeBytes) return
+      this.#behind.set(target, target.queuedBytes)
       target.onceDrained(() => {
         this.#behind.delete(target)
+        this.#seen = -1
         this.#adjust()
       })
     }
     this.#adjust()
   }
 
+  /** The session has ended: what is still unread is cut off soon. */
+  close(): void {
+    this.#watch?.cancel()
+    if (this.#behind.size === 0) return
+    this.#clock.after(lingerMs, () => {
+      for (const target of this.#behind.keys()) target.destroy()
+    })
+  }
+
   #adjust(): void {
-    const over = this.queuedBytes > this.#limit
+    const over = this.queuedBytes > this.#options.queueBytes
     if (over === this.#paused) return
     this.#paused = over
-    if (over) this.upstream?.pause()
+    if (this.upstream?.exclusive === false) {
+      this.#watch?.cancel()
+      this.#seen = this.#taken
+      this.#watch = over ? this.#watchProgress() : undefined
+    } else if (over) this.upstream?.pause()
     else this.upstream?.resume()
+  }
+
+  #watchProgress(): Timer {
+    const timer = this.#clock.after(stallMs, () => {
+      const taken = this.#taken
+      if (taken <= this.#seen) this.#onStalled()
+      else {
+        this.#seen = taken
+        timer.refresh()
+      }
+    })
+    return timer
+  }
+
+  /** Bytes that clients which are behind have read since they fell behind. */
+  get #taken(): number {
+    let total = 0
+    for (const [target, written] of this.#behind) total += written - target.queuedBytes
+    return total
   }
 }

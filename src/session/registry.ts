@@ -47,12 +47,12 @@ export class Registry implements Sessions {
   }
 
   /**
-   * The session of this id, if it belongs to this principal. Otherwise the same error whether it exists or not, so
+   * The session of this id, if it belongs to this principal and transport. Otherwise the same error whether it exists or not, so
    * that nobody learns of others' sessions (D18).
    */
-  get(id: string, principal: Principal): Session {
+  get(id: string, principal: Principal, transport: Transport): Session {
     const session = this.#sessions.get(id)
-    if (session === undefined || session.principal.id !== principal.id) {
+    if (session?.principal.id !== principal.id || session.transport !== transport) {
       throw new SidecarError('ERR_SESSION_UNKNOWN')
     }
     return session
@@ -88,6 +88,12 @@ export class Registry implements Sessions {
             version: ready.version,
           }
           context.log.info(fields, 'session opened')
+          if (transport === 'http-sse') {
+            context.log.warn(
+              fields,
+              'a client uses HTTP+SSE, which is deprecated since protocol version 2025-03-26',
+            )
+          }
         },
         onEnded: (ended, error) => {
           this.#all.delete(ended)

@@ -11,7 +11,8 @@ import type { Registry } from './registry.ts'
 export function route(registry: Registry): Layer<Admitted, Routed> {
   return (admitted, next) => {
     const { sessionId, message, principal, transport } = admitted
-    if (sessionId !== undefined) return next({ ...admitted, session: registry.get(sessionId, principal) })
+    if (sessionId !== undefined)
+      return next({ ...admitted, session: registry.get(sessionId, principal, transport) })
     if (message.kind !== 'request' || message.method !== 'initialize') {
       throw new SidecarError('ERR_SESSION_MISSING')
     }

@@ -1,7 +1,7 @@
 import { SidecarError } from '../core/errors.ts'
 import type { Exchange, Outlet } from '../core/exchange.ts'
 import type { Message } from '../core/jsonrpc.ts'
-import { localNotification, localRefusal } from '../core/local.ts'
+import { localCancellation, localRefusal } from '../core/local.ts'
 import { understandsPriming } from '../core/mcp.ts'
 import type {
   Clock,
@@ -17,7 +17,7 @@ import type {
   UpstreamOwner,
 } from '../core/types.ts'
 import { type CallHome, SessionCall } from './call.ts'
-import { Flow } from './flow.ts'
+import { Flow, type Target } from './flow.ts'
 import { Questions } from './questions.ts'
 import type { ReplayBuffer } from './replay.ts'
 import { Streams, type StreamsHome } from './streams.ts'
@@ -25,11 +25,14 @@ import { Streams, type StreamsHome } from './streams.ts'
 export interface SessionOptions {
   /** Bytes a client may leave unread before its server process is slowed down, or its session ends. */
   readonly queueBytes: number
+  /** Longest message of the server: so much more may be on its way when the limit is reached. */
+  readonly maxMessageBytes: number
   readonly replayBytes: number
 }
 
 export interface SessionContext {
-  readonly pool: Pool
+  /** The one of the moment: a session that initializes after a reload gets the new server. */
+  readonly pool: () => Pool
   readonly clock: Clock
   readonly log: Logger
   readonly metrics: Metrics
@@ -82,11 +85,13 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
     this.#events = events
     this.#streams = new Streams(transport, context.options.replayBytes, main, this)
     this.lastUsed = context.clock.now()
-    this.#flow = new Flow(context.options.queueBytes)
+    const { clock, options } = context
+    this.#flow = new Flow(clock, options, () => {
+      this.dropped('slow_reader')
+      this.end(new SidecarError('ERR_SLOW_READER', { detail: 'the client left its queue budget unread' }))
+    })
     this.#questions = new Questions(context.clock, (request, call) => {
-      const requestId: unknown = JSON.parse(request.idText as string)
-      const params = { requestId, reason: 'not answered in time' }
-      this.#deliver(localNotification('notifications/cancelled', params), call)
+      this.#deliver(localCancellation(request.idText as string, 'not answered in time'), call)
       this.#refuse(request, 'ERR_NO_CLIENT')
     })
     main?.onClosed(() => this.end(new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'the client left' })))
@@ -143,9 +148,11 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
         this.#cancelled(message)
         return
       case 'notifications/progress':
-        if (this.#questions.hasToken(message.paramKey('progressToken'))) this.#upstream?.send(message)
-        else this.dropped('client_progress')
-        return
+        if (!this.#questions.hasToken(message.paramKey('progressToken'))) {
+          this.dropped('client_progress')
+          return
+        }
+        break
     }
     this.#checkInbound()
     this.#upstream?.send(message)
@@ -153,6 +160,7 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
 
   respond(message: Message): void {
     this.lastUsed = this.#context.clock.now()
+    this.#checkInbound()
     if (this.#questions.close(message.idKey) === undefined) this.dropped('unexpected_response')
     else this.#upstream?.send(message)
   }
@@ -214,16 +222,14 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
     return understandsPriming(this.version)
   }
 
-  /** True if the client may be sent more; ends the session if it has left too much unread for too long. */
+  /** True if the client may be sent more; ends the session if it has left far too much unread. */
   admitWrite(): boolean {
-    if (!this.#flow.exhausted) return true
-    this.#context.metrics.dropped('slow_reader')
-    this.end(new SidecarError('ERR_SLOW_READER', { detail: 'the client left its queue budget unread' }))
-    return false
+    this.#flow.check()
+    return this.#state !== 'ended'
   }
 
-  wrote(target: Pick<Outlet, 'queuedBytes' | 'onceDrained'>): void {
-    this.#flow.wrote(target)
+  wrote(target: Target, bytes: number): void {
+    this.#flow.wrote(target, bytes)
   }
 
   /** Bytes this session's client has not read. */
@@ -257,16 +263,17 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
     this.#questions.clear()
     this.#upstream?.release()
     this.#streams.close(error)
+    this.#flow.close()
     this.#events.onEnded(this, error)
   }
 
   #lease(): void {
     try {
       try {
-        this.#upstream = this.#context.pool.lease(this)
+        this.#upstream = this.#context.pool().lease(this)
       } catch (thrown) {
         if (SidecarError.from(thrown).code !== 'ERR_OVERLOADED' || !this.#events.makeRoom(this)) throw thrown
-        this.#upstream = this.#context.pool.lease(this)
+        this.#upstream = this.#context.pool().lease(this)
       }
       this.#flow.upstream = this.#upstream
     } catch (thrown) {

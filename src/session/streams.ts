@@ -1,14 +1,15 @@
 import { SidecarError } from '../core/errors.ts'
 import type { Outlet } from '../core/exchange.ts'
 import type { Transport } from '../core/types.ts'
-import type { Wire } from '../core/wire.ts'
+import { type Wire, wireLength } from '../core/wire.ts'
+import type { Target } from './flow.ts'
 import { mainStream, parseEventId, ReplayBuffer } from './replay.ts'
 
 /** What streams tell their session. */
 export interface StreamsHome {
   /** The client may be sent more. */
   admitWrite(): boolean
-  wrote(target: Pick<Outlet, 'queuedBytes' | 'onceDrained'>): void
+  wrote(target: Target, bytes: number): void
   dropped(what: string): void
   /** Hands a connection to the call whose stream it resumes; false if that call has ended. */
   resumeCall(stream: number, outlet: Outlet): boolean
@@ -61,7 +62,7 @@ export class Streams {
         this.#delivered = event.sequence
       }
     }
-    if (main !== undefined) this.#home.wrote(main)
+    if (main !== undefined) this.#home.wrote(main, wireLength(wire))
   }
 
   /**
@@ -103,12 +104,12 @@ export class Streams {
       outlet.send(event.wire, event.id)
       this.#delivered = Math.max(this.#delivered, event.sequence)
     }
-    this.#home.wrote(outlet)
+    this.#home.wrote(outlet, 0)
   }
 
   #resume(outlet: Outlet, stream: number, after: number): void {
     for (const event of this.replay.after(stream, after)) outlet.send(event.wire, event.id)
-    this.#home.wrote(outlet)
+    this.#home.wrote(outlet, 0)
     if (!this.#home.resumeCall(stream, outlet)) {
       outlet.close()
       return

@@ -1,7 +1,7 @@
 import { SidecarError } from '../core/errors.ts'
-import { type Line, LineReader, type Overlong } from '../core/framing.ts'
+import { identify, type Line, LineReader, type Overlong } from '../core/framing.ts'
 import { type Message, readMessages, type Span } from '../core/jsonrpc.ts'
-import { localNotification, localResult } from '../core/local.ts'
+import { localNotification, localRefusal, localResult } from '../core/local.ts'
 import { mayAsk } from '../core/mcp.ts'
 import { Throttle } from '../core/throttle.ts'
 import type { CallHandle, Timer, UpstreamCall } from '../core/types.ts'
@@ -22,6 +22,8 @@ export interface LinkOptions {
 }
 
 const maxAbandoned = 1000
+/** Messages in one line of a server on 2025-03-26. */
+const maxServerBatch = 1000
 /** Deadlines are kept to this many milliseconds. */
 const deadlineCheckMs = 20
 
@@ -235,12 +237,12 @@ export class Link {
         { bytes: line.overlongBytes },
         'a message of the server is larger than allowed and was dropped',
       )
-      this.#failOverlong(line)
+      this.#unusable(line, `the message had ${line.overlongBytes} bytes`)
       return
     }
     let messages: Message[]
     try {
-      messages = readMessages(line.bytes).messages
+      messages = readMessages(line.bytes, maxServerBatch).messages
     } catch (thrown) {
       metrics.dropped('stdout_garbage')
       const { detail } = SidecarError.from(thrown)
@@ -248,6 +250,8 @@ export class Link {
         { bytes: line.bytes.length, detail },
         'a line on stdout is no JSON-RPC message and was dropped',
       )
+      // Whoever waits for it need not wait for the timeout.
+      if (line.bytes[0] === 0x7b) this.#unusable(identify(line.bytes), detail ?? 'not JSON-RPC')
       return
     }
     for (const message of messages) this.#dispatch(message)
@@ -289,12 +293,25 @@ export class Link {
     pending.call.answer(message)
   }
 
-  #failOverlong({ overlongBytes, idText }: Overlong): void {
+  /** A message that cannot be relayed: the call it answers fails; a question is refused. */
+  #unusable({ idText, asks }: Pick<Overlong, 'idText' | 'asks'>, detail: string): void {
+    if (idText === undefined || idText.length > 100) return
+    if (asks) {
+      if (/^("|-?\d)/.test(idText)) this.#refuse(idText)
+      return
+    }
     const pending = this.#pending.get(Number(idText))
     if (pending === undefined) return
     this.#pending.delete(pending.id)
-    const detail = `the answer had ${overlongBytes} bytes`
     pending.call.fail(new SidecarError('ERR_UPSTREAM_MESSAGE', { detail }))
+  }
+
+  #refuse(idText: string): void {
+    try {
+      this.send(localRefusal(idText, -32600, 'ERR_TOO_LARGE'))
+    } catch {
+      // What stood there is no id.
+    }
   }
 
   #end(reason: string): void {

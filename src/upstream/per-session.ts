@@ -30,6 +30,7 @@ export class PerSessionPool implements ServerPool {
   #spareTimer: Timer | undefined
   #probeTimer: Timer | undefined
   #probing = false
+  #probeLink: Link | undefined
   #closed = false
 
   constructor(options: PoolOptions, context: ProcessContext) {
@@ -95,6 +96,8 @@ export class PerSessionPool implements ServerPool {
 
   #start(): Link {
     if (this.#closed) throw new SidecarError('ERR_DRAINING')
+    // A look whether the server answers takes no session's place.
+    if (!this.#hasRoom) void this.#probeLink?.stop()
     if (!this.#hasRoom) {
       throw new SidecarError('ERR_OVERLOADED', {
         detail: `${this.#options.maxProcesses} server processes are running (limits.processes)`,
@@ -126,21 +129,25 @@ export class PerSessionPool implements ServerPool {
   /** Shows that the server answers, on a process that is then thrown away: a client's capabilities differ. */
   #probe(): void {
     if (this.#probing || this.#closed || this.#readiness.waiting) return
-    if (!this.#hasRoom) return
+    const link = this.#hasRoom ? this.#start() : this.#spares.shift()
+    if (link === undefined) return
     this.#probing = true
-    const link = this.#start()
+    this.#probeLink = link
     const { startTimeoutMs, version } = this.#options
     handshake(link, {}, version, startTimeoutMs)
       .then(
         (result) => {
           if (this.#readiness.up()) logServer(this.#context, result)
-          this.#refillSoon()
         },
-        (error: unknown) => this.#readiness.down(SidecarError.from(error).detail ?? String(error)),
+        (error: unknown) => {
+          if (!link.process.stopping) this.#readiness.down(SidecarError.from(error).detail ?? String(error))
+        },
       )
       .finally(() => {
         this.#probing = false
+        this.#probeLink = undefined
         void link.stop()
+        this.#refillSoon()
       })
   }
 }

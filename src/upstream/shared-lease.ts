@@ -19,7 +19,7 @@ export interface SharedProcess {
 }
 
 /** `notifications/message` that a session gets without having asked for a level. */
-const defaultLevel = logLevels.indexOf('info')
+export const defaultLevel = logLevels.indexOf('info')
 
 const done: CallHandle = { cancel: () => {}, waitForInput: () => {} }
 
@@ -141,18 +141,26 @@ export class SharedLease implements Upstream {
 
   #subscribe(call: UpstreamCall): CallHandle {
     const uri = call.message.paramString('uri')
+    if (uri === undefined || this.subscriptions.has(uri)) return this.#process.call(this, call)
+    if (this.subscriptions.size >= maxSubscriptions) {
+      queueMicrotask(() =>
+        call.fail(new SidecarError('ERR_OVERLOADED', { detail: 'too many subscriptions' })),
+      )
+      return done
+    }
+    // From now on, not from the answer: meanwhile another session's unsubscribe must not end it.
+    this.subscriptions.add(uri)
     return this.#process.call(this, {
-      ...forward(call),
+      message: call.message,
+      deadline: call.deadline,
+      progress: (message) => call.progress(message),
       answer: (message) => {
-        if (
-          uri !== undefined &&
-          !message.isError &&
-          !this.#released &&
-          this.subscriptions.size < maxSubscriptions
-        ) {
-          this.subscriptions.add(uri)
-        }
+        if (message.isError) this.subscriptions.delete(uri)
         call.answer(message)
+      },
+      fail: (error) => {
+        this.subscriptions.delete(uri)
+        call.fail(error)
       },
     })
   }
@@ -170,13 +178,3 @@ export class SharedLease implements Upstream {
 }
 
 const maxSubscriptions = 1000
-
-function forward(call: UpstreamCall): UpstreamCall {
-  return {
-    message: call.message,
-    deadline: call.deadline,
-    progress: (message) => call.progress(message),
-    answer: (message) => call.answer(message),
-    fail: (error) => call.fail(error),
-  }
-}

@@ -1,8 +1,8 @@
 import { SidecarError } from '../core/errors.ts'
-import type { Message } from '../core/jsonrpc.ts'
-import { localNotification, localRefusal, localRequest, localResult } from '../core/local.ts'
+import { keyText, type Message } from '../core/jsonrpc.ts'
+import { localCancellation, localRefusal, localRequest, localResult } from '../core/local.ts'
 import { logLevels } from '../core/mcp.ts'
-import type { CallHandle, Upstream, UpstreamCall, UpstreamOwner } from '../core/types.ts'
+import type { CallHandle, Timer, Upstream, UpstreamCall, UpstreamOwner } from '../core/types.ts'
 import { exactCall } from './attribution.ts'
 import { handshake, type InitializeResult, logServer } from './handshake.ts'
 import { Link } from './link.ts'
@@ -10,7 +10,7 @@ import type { PendingCall } from './pending.ts'
 import type { PoolOptions, ServerPool } from './pool.ts'
 import type { ProcessContext } from './process.ts'
 import { Readiness } from './readiness.ts'
-import { SharedLease } from './shared-lease.ts'
+import { defaultLevel, SharedLease } from './shared-lease.ts'
 
 /**
  * What the sidecar declares for clients it does not know yet (D15). Roots without listChanged: whose roots changed
@@ -29,7 +29,7 @@ interface Waiting {
   readonly lease: SharedLease
   readonly call: UpstreamCall
   handle: CallHandle | undefined
-  cancelled: boolean
+  timer: Timer | undefined
 }
 
 /**
@@ -104,11 +104,16 @@ export class SharedPool implements ServerPool {
       queueMicrotask(() => call.fail(new SidecarError('ERR_UPSTREAM_EXIT', { detail: 'the server is down' })))
       return { cancel: () => {}, waitForInput: () => {} }
     }
-    const waiting: Waiting = { lease, call, handle: undefined, cancelled: false }
+    const waiting: Waiting = { lease, call, handle: undefined, timer: undefined }
     this.#waiting.push(waiting)
+    const timer = this.#context.clock.after(call.deadline.timeoutMs, () => {
+      this.#forget(waiting)
+      call.fail(new SidecarError('ERR_TIMEOUT', { detail: 'the server did not start in time' }))
+    })
+    waiting.timer = timer
     return {
       cancel: (reason) => {
-        waiting.cancelled = true
+        this.#forget(waiting)
         waiting.handle?.cancel(reason)
       },
       waitForInput: (on) => waiting.handle?.waitForInput(on),
@@ -144,10 +149,11 @@ export class SharedPool implements ServerPool {
     )
   }
 
-  /** Asks the server for the most detailed log level that any session wants. */
+  /** Asks the server for the most detailed log level that any session wants, once one has said what it wants. */
   levelChanged(): void {
-    let lowest: number = logLevels.length
-    for (const { level } of this.#leases) if (level !== undefined && level < lowest) lowest = level
+    const leases = [...this.#leases]
+    if (leases.every((lease) => lease.level === undefined)) return
+    const lowest = Math.min(...leases.map((lease) => lease.level ?? defaultLevel))
     const level: string | undefined = logLevels[lowest]
     if (level === undefined || level === this.#level) return
     this.#level = level
@@ -167,11 +173,17 @@ export class SharedPool implements ServerPool {
     for (const [key, asked] of this.#asked) {
       if (asked !== lease) continue
       this.#asked.delete(key)
-      this.#refuse(key.startsWith('s') ? JSON.stringify(key.slice(1)) : key.slice(1), -32603, 'ERR_NO_CLIENT')
+      this.#refuse(keyText(key), -32603, 'ERR_NO_CLIENT')
     }
     for (const [id, owner] of this.#elicitations) if (owner === lease) this.#elicitations.delete(id)
     this.levelChanged()
     if (this.#retired && this.#leases.size === 0) void this.close()
+  }
+
+  #forget(waiting: Waiting): void {
+    waiting.timer?.cancel()
+    const at = this.#waiting.indexOf(waiting)
+    if (at >= 0) this.#waiting.splice(at, 1)
   }
 
   #start(why: 'first' | 'restart'): void {
@@ -180,8 +192,8 @@ export class SharedPool implements ServerPool {
     const link = new Link(this.#options.command, this.#context, this.#options)
     this.#link = link
     link.attach({
-      onRequest: (message) => this.#onRequest(message),
-      onNotification: (message) => this.#onNotification(message),
+      onRequest: (message) => this.#onRequest(link, message),
+      onNotification: (message) => this.#onNotification(link, message),
       onEnd: (error) => this.#onEnd(link, error.detail ?? error.code),
     })
     const { startTimeoutMs, version } = this.#options
@@ -206,7 +218,7 @@ export class SharedPool implements ServerPool {
     const waiting = this.#waiting
     this.#waiting = []
     for (const each of waiting) {
-      if (each.cancelled) continue
+      each.timer?.cancel()
       each.handle = each.lease.call(each.call)
     }
   }
@@ -217,22 +229,20 @@ export class SharedPool implements ServerPool {
     this.#server = undefined
     this.#elicitations.clear()
     for (const [key, lease] of this.#asked) {
-      const requestId: unknown = key.startsWith('s') ? key.slice(1) : Number(key.slice(1))
-      lease.withdraw(
-        localNotification('notifications/cancelled', { requestId, reason: 'the server restarted' }),
-      )
+      lease.withdraw(localCancellation(keyText(key), 'the server restarted'))
     }
     this.#asked.clear()
     const waiting = this.#waiting
     this.#waiting = []
-    for (const { call, cancelled } of waiting) {
-      if (!cancelled) call.fail(new SidecarError('ERR_UPSTREAM_EXIT', { detail: reason }))
+    for (const { call, timer } of waiting) {
+      timer?.cancel()
+      call.fail(new SidecarError('ERR_UPSTREAM_EXIT', { detail: reason }))
     }
     if (!this.#closed) this.#readiness.down(reason)
   }
 
-  #onRequest(message: Message): void {
-    const link = this.#link as Link
+  #onRequest(link: Link, message: Message): void {
+    if (this.#link !== link) return
     const { metrics, log } = this.#context
     const found = this.#attribute(link)
     const idText = message.idText as string
@@ -261,7 +271,8 @@ export class SharedPool implements ServerPool {
     lease.owner.onRequest(message, found.call)
   }
 
-  #onNotification(message: Message): void {
+  #onNotification(link: Link, message: Message): void {
+    if (this.#link !== link) return
     switch (message.method) {
       case 'notifications/tools/list_changed':
       case 'notifications/prompts/list_changed':
@@ -276,7 +287,6 @@ export class SharedPool implements ServerPool {
         return
       }
       case 'notifications/message': {
-        const link = this.#link as Link
         const found = this.#attribute(link)
         if (typeof found === 'string') break
         const lease = found.owner as SharedLease
