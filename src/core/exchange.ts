@@ -5,8 +5,10 @@ import type { Wire } from './wire.ts'
 
 /** A sequence of messages to one client. */
 export interface Outlet {
-  /** Bytes written and not yet taken by the network. */
+  /** Bytes written and not yet taken by the network, in whole writes. */
   readonly queuedBytes: number
+  /** Changes while the network takes something of a large write. */
+  readonly pulse: number
   /** @param eventId the SSE event id, on transports that have them */
   send(wire: Wire, eventId?: string): void
   /** Calls once when everything written has left, or the outlet has closed. */
@@ -44,10 +46,12 @@ export abstract class Exchange {
   /** The long-lived outlet that this exchange writes to, if it is not a response of its own. */
   abstract readonly outlet: Outlet | undefined
   abstract readonly queuedBytes: number
+  /** As of an Outlet. */
+  abstract readonly pulse: number
   abstract onceDrained(then: () => void): void
   /** Cuts off what has not been read. */
   abstract destroy(): void
-  /** The client went away before the answer (a closed HTTP response). Called at most once. */
+  /** The client went away before the answer had left (a closed HTTP response). Called at most once. */
   abstract onGone(then: () => void): void
   /** Opens the stream before its first message; `primingId` makes it resumable from the start. */
   abstract begin(primingId: string | undefined): void

@@ -96,9 +96,16 @@ export class LineReader {
   }
 
   #seal(): void {
-    if (this.#small !== undefined) this.#parts.push(Buffer.from(this.#small.subarray(0, this.#smallLength)))
-    this.#small = undefined
+    const small = this.#small?.subarray(0, this.#smallLength)
     this.#smallLength = 0
+    if (small === undefined || this.#small === undefined || small.length === 0) return
+    if (small.length * 2 > this.#small.length) {
+      this.#parts.push(small)
+      this.#small = undefined
+    } else {
+      // A buffer that is hardly used is not kept for the little in it, but used again.
+      this.#parts.push(Buffer.from(small))
+    }
   }
 
   /** Gives up what is held for the search of its id. */
@@ -118,6 +125,7 @@ export class LineReader {
     if (bytes.at(-1) === 0x0d) bytes = bytes.subarray(0, -1)
     if (bytes.length > this.#limit) finder ??= this.#find()
     this.#parts = []
+    this.#small = undefined
     this.#size = 0
     this.#finder = undefined
     if (finder !== undefined) online({ overlongBytes: size, ...finder.found })

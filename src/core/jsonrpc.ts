@@ -306,9 +306,10 @@ function isParamName(key: string): key is ParamName {
  * so "Method" beside "method" would be a second opinion about what the message asks for.
  */
 function refuseLookalike(key: string, names: ReadonlySet<string>): void {
-  // C parsers read such a key up to the NUL.
-  if (key.includes('\0')) throw invalid('a member name with a NUL character')
-  if (key.length > 20) return
-  if (names.has(key.toUpperCase().toLowerCase()))
+  // Some C parsers read a name up to the first NUL.
+  const nul = key.indexOf('\0')
+  const name = nul < 0 ? key : key.slice(0, nul)
+  if (name.length > 20) return
+  if (names.has(name.toUpperCase().toLowerCase()))
     throw invalid(`${JSON.stringify(key)} in unusual letter case`)
 }

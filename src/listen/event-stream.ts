@@ -38,6 +38,10 @@ export class EventStream implements Outlet {
     return this.#response.writableLength
   }
 
+  get pulse(): number {
+    return unsent(this.#response.req.socket)
+  }
+
   /** Sends the response headers; the first message does so too. */
   open(): void {
     const response = this.#response
@@ -109,6 +113,14 @@ export class EventStream implements Outlet {
     }
     this.#keepAlive?.refresh()
   }
+}
+
+/**
+ * Bytes of the write under way that the system has not taken. Node's own counters change only when a write is complete,
+ * which for a large message and a slow reader may take minutes; its socket timeout looks at this value, too.
+ */
+export function unsent(socket: object): number {
+  return (socket as { _handle?: { writeQueueSize?: number } | null })._handle?.writeQueueSize ?? 0
 }
 
 /** The client cannot be reached by this response any more. */

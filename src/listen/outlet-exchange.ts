@@ -21,6 +21,10 @@ export class OutletExchange extends Exchange {
     return this.outlet.queuedBytes
   }
 
+  get pulse(): number {
+    return this.outlet.pulse
+  }
+
   onceDrained(then: () => void): void {
     this.outlet.onceDrained(then)
   }

@@ -1,7 +1,14 @@
 import { rpcErrorText, type SidecarError } from '../core/errors.ts'
 import { Exchange, type Outlet } from '../core/exchange.ts'
 import { type Wire, wireBuffers, wireLength, wireOfText } from '../core/wire.ts'
-import { EventStream, type EventStreamOptions, isGone, onceDrained, onceGone } from './event-stream.ts'
+import {
+  EventStream,
+  type EventStreamOptions,
+  isGone,
+  onceDrained,
+  onceGone,
+  unsent,
+} from './event-stream.ts'
 import { type HttpIo, writeError } from './http.ts'
 
 type Io = HttpIo & { readonly requestId: string }
@@ -121,6 +128,10 @@ export class PostExchange extends Exchange {
     return response.destroyed ? 0 : response.writableLength
   }
 
+  get pulse(): number {
+    return unsent(this.#reply.io.request.socket)
+  }
+
   onceDrained(then: () => void): void {
     onceDrained(this.#reply.io.response, then)
   }
@@ -130,10 +141,10 @@ export class PostExchange extends Exchange {
   }
 
   onGone(then: () => void): void {
-    const forget = onceGone(this.#reply.io.response, () => {
-      if (!this.settled) then()
+    const { response } = this.#reply.io
+    onceGone(response, () => {
+      if (!response.writableFinished) then()
     })
-    this.onSettled(forget)
   }
 
   setHeader(name: string, value: string): void {

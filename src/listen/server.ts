@@ -78,10 +78,10 @@ export function listen(options: ListenerOptions, doors: Doors): Promise<Listener
   }
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     const socket: Busy = request.socket
-    socket[answering] = (socket[answering] ?? 0) + 1
-    response.on('close', () => {
-      socket[answering] = (socket[answering] ?? 1) - 1
-    })
+    socket[openResponses] ??= new Set()
+    const responses = socket[openResponses]
+    responses.add(response)
+    response.on('close', () => responses.delete(response))
     enter(doors.http, receive(nextId(), request, response))
   }
 
@@ -116,16 +116,19 @@ export function listen(options: ListenerOptions, doors: Doors): Promise<Listener
     const refusal = new SidecarError(clientErrorCode(error.code), { detail: error.code ?? error.message })
     const requestId = nextId()
     doors.refusals.note(refusal, { requestId, remoteAddress: (socket as Socket).remoteAddress ?? '' })
-    // Whatever is written now would pass for the answer to an earlier request, or stand in the middle of it.
-    if (((socket as Busy)[answering] ?? 0) > 0) socket.destroy()
+    // What is written now must not pass for the answer to an earlier request, nor stand in the middle of one: only the
+    // request that could not be read to its end may be waiting.
+    const waiting = [...((socket as Busy)[openResponses] ?? [])]
+    const other = waiting.find(({ req, headersSent }) => req.complete || headersSent)
+    if (other !== undefined || waiting.length > 1) socket.destroy()
     else endSoon(socket, rawResponse(refusal, requestId))
   })
   return open(server, options)
 }
 
-/** On a connection: how many of its requests have not been answered completely. */
-const answering = Symbol('answering')
-type Busy = Socket & { [answering]?: number }
+/** On a connection: its requests that have not been answered completely. */
+const openResponses = Symbol('openResponses')
+type Busy = Socket & { [openResponses]?: Set<ServerResponse> }
 
 /** A client that was refused has this long to close its side. Milliseconds. */
 const lingerMs = 500

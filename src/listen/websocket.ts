@@ -7,6 +7,7 @@ import type { Handler } from '../core/pipeline.ts'
 import type { Clock, Decoded, Sessions } from '../core/types.ts'
 import { type Wire, wireBuffers, wireOfText } from '../core/wire.ts'
 import { decode, submit } from './decode.ts'
+import { unsent } from './event-stream.ts'
 import type { HttpIdentified, HttpReceived, Refusals } from './http.ts'
 import { OutletExchange } from './outlet-exchange.ts'
 
@@ -68,8 +69,8 @@ function offersMcp(request: IncomingMessage): boolean {
   return offered?.split(',').some((name) => name.trim() === 'mcp') === true
 }
 
-function serve(context: WebSocketContext, identified: HttpIdentified, ws: WebSocket): void {
-  const outlet = new SocketOutlet(ws)
+function serve(context: WebSocketContext, identified: UpgradeIdentified, ws: WebSocket): void {
+  const outlet = new SocketOutlet(ws, identified.socket)
   // Errors of the protocol (a frame too large, bad UTF-8) close the socket with the code that belongs to them.
   ws.on('error', () => {})
   keepAlive(context, ws)
@@ -124,15 +125,21 @@ function keepAlive({ clock, pingMs }: WebSocketContext, ws: WebSocket): void {
 
 class SocketOutlet implements Outlet {
   readonly #ws: WebSocket
+  readonly #socket: Duplex
   #waiting: (() => void)[] = []
 
-  constructor(ws: WebSocket) {
+  constructor(ws: WebSocket, socket: Duplex) {
     this.#ws = ws
+    this.#socket = socket
     ws.on('close', () => this.#drained())
   }
 
   get queuedBytes(): number {
     return this.#ws.bufferedAmount
+  }
+
+  get pulse(): number {
+    return unsent(this.#socket)
   }
 
   send(wire: Wire): void {

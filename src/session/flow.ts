@@ -2,7 +2,7 @@ import type { Outlet } from '../core/exchange.ts'
 import type { Clock, Timer, Upstream } from '../core/types.ts'
 
 /** Something that was written to and that its client may be slow to read. */
-export type Target = Pick<Outlet, 'queuedBytes' | 'onceDrained' | 'destroy'>
+export type Target = Pick<Outlet, 'queuedBytes' | 'pulse' | 'onceDrained' | 'destroy'>
 
 export interface FlowOptions {
   readonly queueBytes: number
@@ -33,6 +33,7 @@ export class Flow {
   #watch: Timer | undefined
   /** What clients had taken when the watch last looked. */
   #seen = 0
+  #seenPulse = 0
 
   constructor(clock: Clock, options: FlowOptions, onStalled: () => void) {
     this.#clock = clock
@@ -85,6 +86,7 @@ export class Flow {
     if (this.upstream?.exclusive === false) {
       this.#watch?.cancel()
       this.#seen = this.#taken
+      this.#seenPulse = this.#pulse
       this.#watch = over ? this.#watchProgress() : undefined
     } else if (over) this.upstream?.pause()
     else this.upstream?.resume()
@@ -93,13 +95,21 @@ export class Flow {
   #watchProgress(): Timer {
     const timer = this.#clock.after(stallMs, () => {
       const taken = this.#taken
-      if (taken <= this.#seen) this.#onStalled()
+      const pulse = this.#pulse
+      if (taken <= this.#seen && pulse === this.#seenPulse) this.#onStalled()
       else {
         this.#seen = taken
+        this.#seenPulse = pulse
         timer.refresh()
       }
     })
     return timer
+  }
+
+  get #pulse(): number {
+    let total = 0
+    for (const target of this.#behind.keys()) total += target.pulse
+    return total
   }
 
   /** Bytes that clients which are behind have read since they fell behind. */

@@ -62,7 +62,11 @@ t.test('the client reads the sentence, the code and the request id, and nothing 
           error: {
             code: rpc,
             message: sentence,
-            data: { source: 'mcp-sidecar', reason: code, ...(requestId === undefined ? {} : { requestId }) },
+            data: {
+              source: 'mcp-sidecar',
+              reason: code.replace(/^(ERR_AUTH)_.*/, '$1'),
+              ...(requestId === undefined ? {} : { requestId }),
+            },
           },
         }
         return (

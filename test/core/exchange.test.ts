@@ -10,6 +10,8 @@ class Recorded extends Exchange {
   readonly streaming = false
   readonly outlet = undefined
   readonly queuedBytes = 0
+  readonly pulse = 0
+  destroy(): void {}
   broken = false
   onceDrained(): void {}
   onGone(): void {}

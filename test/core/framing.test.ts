@@ -10,7 +10,9 @@ import { arrayText, holds, jsonText, type Member, objectText, stringText } from 
 type Seen = string | { readonly overlongBytes: number; readonly idText: string | undefined }
 
 function seen(line: Line | Overlong): Seen {
-  return 'bytes' in line ? line.bytes.toString('latin1') : { ...line }
+  if ('bytes' in line) return line.bytes.toString('latin1')
+  const { overlongBytes, idText } = line
+  return { overlongBytes, idText }
 }
 
 /** What a reader reports for a text cut at these places. */
@@ -128,6 +130,20 @@ t.test('of an overlong line the id is found, wherever it stands and whatever els
     }),
     500,
   )
+})
+
+t.test('an overlong question is told from an overlong answer', async (t) => {
+  const asks = (text: string): boolean | undefined => {
+    let result: boolean | undefined
+    new LineReader(1).push(Buffer.from(`${text}\n`), (line) => {
+      if (!('bytes' in line)) result = line.asks
+    })
+    return result
+  }
+  t.equal(asks('{"jsonrpc":"2.0","id":1,"method":"roots/list"}'), true)
+  t.equal(asks('{"method":"roots/list","id":1}'), true)
+  t.equal(asks('{"id":1,"result":{"method":"x"}}'), false)
+  t.equal(asks('{"id":"method","result":"method"}'), false)
 })
 
 const found = (line: string): string | undefined => {

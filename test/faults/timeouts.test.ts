@@ -256,6 +256,31 @@ for (const topology of ['per-session', 'shared']) {
     ])
   })
 
+  test(`${topology}: a question goes to a call whose connection still stands`, async (t) => {
+    const { url, metric } = await start(t, {})
+    const session = await openSession(url, { capabilities: { sampling: {} } })
+    const calling = async (count: number): Promise<void> =>
+      until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === count, `${count} calls in flight`)
+    const script = { owner: 'me', call: 'c', steps: ['sampling'] }
+    const asking = streaming(url, session, call(1, 'script', script))
+    await calling(1)
+    const stop = new AbortController()
+    const headers = { ...session, 'Content-Type': 'application/json', Accept: accept }
+    const body = JSON.stringify(call(2, 'sleep', { ms: 1500 }))
+    const lost = fetch(url, { method: 'POST', headers, body, signal: stop.signal })
+    await calling(2)
+    stop.abort()
+    await t.rejects(lost)
+    // Until the sidecar has noticed.
+    await post(url, { jsonrpc: '2.0', id: 3, method: 'ping' }, session)
+    await post(url, step('c'), session)
+    const asked = await Promise.race([asking, calling(1)])
+    t.ok(asked, 'the client is asked before the lost call ends')
+    await post(url, { jsonrpc: '2.0', id: 0, result: {} }, session)
+    await post(url, step('c', true), session)
+    await (await asking).closed
+  })
+
   test(`${topology}: a client that disconnects before anything was streamed has not cancelled`, async (t) => {
     const { url, metric } = await start(t, {})
     const session = await openSession(url)

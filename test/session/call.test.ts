@@ -12,6 +12,8 @@ class Post extends Exchange {
   streaming = false
   readonly outlet = undefined
   readonly queuedBytes = 0
+  readonly pulse = 0
+  destroy(): void {}
   readonly sent: [number, string | undefined][] = []
   onceDrained(): void {}
   onGone(): void {}

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import type { Upstream } from '../../src/core/types.ts'
+import type { Clock, Timer, Upstream } from '../../src/core/types.ts'
 import { Flow } from '../../src/session/flow.ts'
 import { holds } from '../support/property.ts'
 
@@ -8,6 +8,8 @@ const KiB = 1024
 
 class Target {
   queuedBytes = 0
+  pulse = 0
+  destroyed = false
   #waiting: (() => void)[] = []
 
   onceDrained(then: () => void): void {
@@ -22,25 +24,67 @@ class Target {
     for (const then of waiting) then()
   }
 
+  destroy(): void {
+    this.destroyed = true
+    this.drain()
+  }
+
   get waiters(): number {
     return this.#waiting.length
   }
 }
 
-function flowOf(exclusive: boolean, limit: number): { flow: Flow; calls: string[] } {
+/** Time that passes when a test says so. */
+class Hand implements Clock {
+  #now = 0
+  #timers = new Set<{ at: number; then: () => void }>()
+
+  now(): number {
+    return this.#now
+  }
+
+  after(ms: number, then: () => void): Timer {
+    const timer = { at: this.#now + ms, then }
+    this.#timers.add(timer)
+    return {
+      refresh: () => {
+        timer.at = this.#now + ms
+        this.#timers.add(timer)
+      },
+      cancel: () => this.#timers.delete(timer),
+    }
+  }
+
+  pass(ms: number): void {
+    this.#now += ms
+    for (const timer of [...this.#timers]) {
+      if (timer.at > this.#now) continue
+      this.#timers.delete(timer)
+      timer.then()
+    }
+  }
+}
+
+function flowOf(
+  exclusive: boolean | undefined,
+  queueBytes: number,
+): { flow: Flow; calls: string[]; clock: Hand } {
   const calls: string[] = []
-  const flow = new Flow(limit)
+  const clock = new Hand()
+  const options = { queueBytes, maxMessageBytes: 1000 * KiB }
+  const flow = new Flow(clock, options, () => calls.push('stalled'))
+  if (exclusive === undefined) return { flow, calls, clock }
   flow.upstream = {
     exclusive,
     pause: () => calls.push('pause'),
     resume: () => calls.push('resume'),
   } as unknown as Upstream
-  return { flow, calls }
+  return { flow, calls, clock }
 }
 
 function write(flow: Flow, target: Target, bytes: number): void {
   target.queuedBytes += bytes
-  flow.wrote(target)
+  flow.wrote(target, bytes)
 }
 
 t.test('above the limit the server is not read, until the client has caught up', async (t) => {
@@ -88,24 +132,76 @@ t.test('each target is waited for once, however often it is written to', async (
   t.equal(target.waiters, 1)
 })
 
-t.test('only beside other sessions is a budget exhausted', async (t) => {
+t.test('beside other sessions a reader over the limit that takes nothing is given up', async (t) => {
   for (const exclusive of [true, false]) {
-    const { flow } = flowOf(exclusive, 100 * KiB)
+    const { flow, calls, clock } = flowOf(exclusive, 100 * KiB)
     const target = new Target()
-    write(flow, target, 90 * KiB)
-    t.notOk(flow.exhausted)
-    write(flow, target, 90 * KiB)
-    t.equal(flow.exhausted, !exclusive)
-    target.drain()
-    t.notOk(flow.exhausted)
+    write(flow, target, 200 * KiB)
+    clock.pass(999)
+    t.notOk(calls.includes('stalled'))
+    clock.pass(1)
+    t.equal(calls.includes('stalled'), !exclusive)
   }
 })
 
-t.test('a session without a server process yet is fine', async (t) => {
-  const flow = new Flow(100 * KiB)
+t.test('one that takes something now and then is not, be it a part of a write', async (t) => {
+  const { flow, calls, clock } = flowOf(false, 100 * KiB)
+  const target = new Target()
+  write(flow, target, 500 * KiB)
+  for (let i = 0; i < 5; i++) {
+    target.queuedBytes -= 10 * KiB
+    clock.pass(1000)
+    target.pulse++
+    clock.pass(1000)
+    write(flow, target, 10 * KiB)
+    target.queuedBytes -= 10 * KiB
+    clock.pass(1000)
+  }
+  t.same(calls, [])
+  clock.pass(1000)
+  t.same(calls, ['stalled'])
+})
+
+t.test('one that has caught up is not watched any more', async (t) => {
+  const { flow, calls, clock } = flowOf(false, 100 * KiB)
   const target = new Target()
   write(flow, target, 200 * KiB)
-  t.notOk(flow.exhausted)
+  target.drain()
+  clock.pass(5000)
+  t.same(calls, [])
+})
+
+t.test('beside other sessions nobody is left more than a largest message over the limit', async (t) => {
+  for (const exclusive of [true, false]) {
+    const { flow, calls } = flowOf(exclusive, 100 * KiB)
+    const target = new Target()
+    write(flow, target, 1100 * KiB)
+    flow.check()
+    t.notOk(calls.includes('stalled'))
+    write(flow, target, 1)
+    flow.check()
+    t.equal(calls.includes('stalled'), !exclusive)
+  }
+})
+
+t.test('what is left unread after the end is cut off, after a moment to read it', async (t) => {
+  const { flow, clock } = flowOf(true, 100 * KiB)
+  const [slow, quick] = [new Target(), new Target()]
+  write(flow, slow, 200 * KiB)
+  write(flow, quick, 200 * KiB)
+  flow.close()
+  clock.pass(500)
+  quick.drain()
+  clock.pass(500)
+  t.same([slow.destroyed, quick.destroyed], [true, false])
+})
+
+t.test('a session without a server process yet is fine', async (t) => {
+  const { flow, calls } = flowOf(undefined, 100 * KiB)
+  const target = new Target()
+  write(flow, target, 200 * KiB)
+  flow.check()
+  t.same(calls, [])
   target.drain()
   t.equal(flow.queuedBytes, 0)
 })
