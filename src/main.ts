@@ -82,7 +82,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
 
   const metrics = createMetrics({
     sessions: () => registry.size,
-    processes: () => world.pool.processes,
+    processes: () => [world.pool, ...retired].reduce((sum, pool) => sum + pool.processes, 0),
     queuedBytes: () => ({ client: registry.queuedBytes, server: world.pool.queuedBytes }),
     inFlight: () => limits.inFlight,
   })
@@ -102,6 +102,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
         queueBytes: world.config.limits.sessionQueueBytes,
         maxMessageBytes: world.config.limits.serverMessageBytes,
         replayBytes: world.config.limits.replayBufferBytes,
+        inputMs: world.config.limits.clientInputMs,
       },
     }),
   )

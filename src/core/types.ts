@@ -104,6 +104,8 @@ export interface Routed extends Admitted {
 /** A request as the upstream link sees it; implemented by session/. */
 export interface UpstreamCall {
   readonly message: Message
+  /** A message that belongs to this call can still reach its client. */
+  readonly reachable: boolean
   readonly deadline: Deadline
   /** A `notifications/progress` for this call; it still carries the link's token. */
   progress(message: Message): void

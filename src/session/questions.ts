@@ -11,8 +11,6 @@ interface Question {
 }
 
 const maxOpen = 100
-/** How long a question without a call waits for the client; one within a call has the call's own limit. Milliseconds. */
-const waitMs = 5 * 60_000
 
 /**
  * What the server has asked this session's client and not been answered: only these ids may be answered, only these
@@ -20,12 +18,21 @@ const waitMs = 5 * 60_000
  */
 export class Questions {
   readonly #clock: Clock
+  readonly #waitMs: number
   readonly #onExpired: (request: Message, call: SessionCall | undefined) => void
   readonly #open = new Map<string, Question>()
 
-  /** @param onExpired calls when the client has not answered in time; the question is forgotten then */
-  constructor(clock: Clock, onExpired: (request: Message, call: SessionCall | undefined) => void) {
+  /**
+   * @param waitMs how long the client has for an answer
+   * @param onExpired calls when the client has not answered in time; the question is forgotten then
+   */
+  constructor(
+    clock: Clock,
+    waitMs: number,
+    onExpired: (request: Message, call: SessionCall | undefined) => void,
+  ) {
     this.#clock = clock
+    this.#waitMs = waitMs
     this.#onExpired = onExpired
   }
 
@@ -33,7 +40,7 @@ export class Questions {
   add(request: Message, call: SessionCall | undefined): boolean {
     const key = request.idKey as string
     if (this.#open.size >= maxOpen || this.#open.has(key)) return false
-    const timer = this.#clock.after(call?.deadline.inputMs ?? waitMs, () => {
+    const timer = this.#clock.after(this.#waitMs, () => {
       this.close(key)
       this.#onExpired(request, call)
     })

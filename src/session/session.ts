@@ -28,6 +28,8 @@ export interface SessionOptions {
   /** Longest message of the server: so much more may be on its way when the limit is reached. */
   readonly maxMessageBytes: number
   readonly replayBytes: number
+  /** How long the client has to answer a question of the server. Milliseconds. */
+  readonly inputMs: number
 }
 
 export interface SessionContext {
@@ -90,7 +92,7 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
       this.dropped('slow_reader')
       this.end(new SidecarError('ERR_SLOW_READER', { detail: 'the client left its queue budget unread' }))
     })
-    this.#questions = new Questions(context.clock, (request, call) => {
+    this.#questions = new Questions(clock, options.inputMs, (request, call) => {
       this.#deliver(localCancellation(request.idText as string, 'not answered in time'), call)
       this.#refuse(request, 'ERR_NO_CLIENT')
     })

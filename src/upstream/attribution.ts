@@ -12,9 +12,14 @@ export function latestCall(pending: Iterable<PendingCall>): PendingCall | undefi
   for (const each of pending) {
     only = each
     count++
-    if (mayAsk(each.call.message.method)) latest = each
+    if (mayAsk(each.call.message.method)) latest = later(latest, each)
   }
   return latest ?? (count === 1 ? only : undefined)
+}
+
+/** A client that has left one of its calls is asked on another one. */
+function later(before: PendingCall | undefined, after: PendingCall): PendingCall {
+  return before?.call.reachable === true && !after.call.reachable ? before : after
 }
 
 /**
@@ -33,7 +38,7 @@ export function exactCall(
   for (const each of pending) {
     if (!mayAsk(each.call.message.method)) continue
     if (latest !== undefined && latest.owner !== each.owner) return 'ambiguous'
-    latest = each
+    latest = later(latest, each)
   }
   if (latest === undefined) return 'nobody'
   for (const suspect of suspects) {

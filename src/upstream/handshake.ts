@@ -42,7 +42,7 @@ export function handshake(
       resolve({ ...result, protocolVersion: result.protocolVersion, capabilities })
     }
     const deadline = { timeoutMs, maxMs: timeoutMs, inputMs: timeoutMs }
-    link.call({ message, deadline, progress: () => {}, answer, fail: reject }, undefined)
+    link.call({ message, deadline, reachable: false, progress: () => {}, answer, fail: reject }, undefined)
   })
 }
 

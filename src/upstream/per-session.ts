@@ -176,10 +176,11 @@ class ExclusiveLease implements Upstream {
     return this.#link.call(
       {
         message: call.message,
+        reachable: false,
         deadline: call.deadline,
         progress: (message) => call.progress(message),
         answer: (message) => {
-          this.#proven(true)
+          this.#proven(!message.isError)
           call.answer(message)
         },
         fail: (error) => {

@@ -31,6 +31,8 @@ export class SharedLease implements Upstream {
   readonly exclusive = false
   readonly owner: UpstreamOwner
   readonly subscriptions = new Set<string>()
+  /** When a call of this session during which the server may ask was last answered. Monotonic milliseconds. */
+  answeredAt = Number.NEGATIVE_INFINITY
   /** Index into logLevels, once the client has set one. */
   level: number | undefined
   readonly #process: SharedProcess
@@ -152,6 +154,7 @@ export class SharedLease implements Upstream {
     this.subscriptions.add(uri)
     return this.#process.call(this, {
       message: call.message,
+      reachable: false,
       deadline: call.deadline,
       progress: (message) => call.progress(message),
       answer: (message) => {

@@ -22,7 +22,7 @@ const capabilitySuperset = {
   elicitation: { form: {}, url: {} },
 }
 
-/** How long a cancelled call may still ask on behalf of its session. Milliseconds. */
+/** How long a call that was cancelled or answered may still be asked about. Milliseconds. */
 const stopGraceMs = 2000
 
 interface Waiting {
@@ -140,6 +140,7 @@ export class SharedPool implements ServerPool {
     this.#link?.call(
       {
         message: localRequest(method, params),
+        reachable: false,
         deadline: { timeoutMs: ms, maxMs: ms, inputMs: ms },
         progress: ignore,
         answer: ignore,
@@ -194,6 +195,9 @@ export class SharedPool implements ServerPool {
     link.attach({
       onRequest: (message) => this.#onRequest(link, message),
       onNotification: (message) => this.#onNotification(link, message),
+      onAnswered: (owner) => {
+        if (owner instanceof SharedLease) owner.answeredAt = this.#context.clock.now()
+      },
       onEnd: (error) => this.#onEnd(link, error.detail ?? error.code),
     })
     const { startTimeoutMs, version } = this.#options
@@ -315,16 +319,22 @@ export class SharedPool implements ServerPool {
 
   /**
    * After a cancellation a server has a moment to stop asking, as it must. Towards other principals that is not relied
-   * on: for them the call counts as running until its hard deadline.
+   * on: for them the call counts as running until its hard deadline, and one that was answered for that moment.
    */
   #attribute(link: Link): PendingCall | 'nobody' | 'ambiguous' {
     const now = this.#context.clock.now()
-    return exactCall(link.pending, link.suspects(), (suspect, owner) => {
+    const samePrincipal = (one: SharedLease, other: SharedLease): boolean =>
+      one.owner.principal.id === other.owner.principal.id
+    const found = exactCall(link.pending, link.suspects(), (suspect, owner) => {
       if (!(suspect.owner instanceof SharedLease) || !(owner instanceof SharedLease)) return false
-      return (
-        suspect.owner.owner.principal.id === owner.owner.principal.id && now - suspect.since > stopGraceMs
-      )
+      return samePrincipal(suspect.owner, owner) && now - suspect.since > stopGraceMs
     })
+    if (typeof found === 'string') return found
+    const asker = found.owner as SharedLease
+    for (const lease of this.#leases) {
+      if (now - lease.answeredAt <= stopGraceMs && !samePrincipal(lease, asker)) return 'ambiguous'
+    }
+    return found
   }
 
   #refuse(idText: string, rpc: number, reason: 'ERR_NO_CLIENT' | 'ERR_UNSUPPORTED'): void {
