@@ -12,8 +12,6 @@ import { type ProcessContext, type ServerCommand, ServerProcess } from './proces
 export interface LinkHandler {
   onRequest(message: Message): void
   onNotification(message: Message): void
-  /** A call during which the server may have asked was answered. */
-  onAnswered?(owner: unknown): void
   /** The process cannot serve any more; every pending call has been failed. Called once. */
   onEnd(error: SidecarError): void
 }
@@ -292,9 +290,6 @@ export class Link {
       return
     }
     this.#pending.delete(id)
-    if (this.#handler?.onAnswered !== undefined && mayAsk(pending.call.message.method)) {
-      this.#handler.onAnswered(pending.owner)
-    }
     pending.call.answer(message)
   }
 

@@ -31,8 +31,6 @@ export class SharedLease implements Upstream {
   readonly exclusive = false
   readonly owner: UpstreamOwner
   readonly subscriptions = new Set<string>()
-  /** When a call of this session during which the server may ask was last answered. Monotonic milliseconds. */
-  answeredAt = Number.NEGATIVE_INFINITY
   /** Index into logLevels, once the client has set one. */
   level: number | undefined
   readonly #process: SharedProcess

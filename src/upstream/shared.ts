@@ -22,7 +22,7 @@ const capabilitySuperset = {
   elicitation: { form: {}, url: {} },
 }
 
-/** How long a call that was cancelled or answered may still be asked about. Milliseconds. */
+/** How long a cancelled call may still ask on behalf of its session. Milliseconds. */
 const stopGraceMs = 2000
 
 interface Waiting {
@@ -195,9 +195,6 @@ export class SharedPool implements ServerPool {
     link.attach({
       onRequest: (message) => this.#onRequest(link, message),
       onNotification: (message) => this.#onNotification(link, message),
-      onAnswered: (owner) => {
-        if (owner instanceof SharedLease) owner.answeredAt = this.#context.clock.now()
-      },
       onEnd: (error) => this.#onEnd(link, error.detail ?? error.code),
     })
     const { startTimeoutMs, version } = this.#options
@@ -319,22 +316,15 @@ export class SharedPool implements ServerPool {
 
   /**
    * After a cancellation a server has a moment to stop asking, as it must. Towards other principals that is not relied
-   * on: for them the call counts as running until its hard deadline, and one that was answered for that moment.
+   * on: for them the call counts as running until its hard deadline.
    */
   #attribute(link: Link): PendingCall | 'nobody' | 'ambiguous' {
     const now = this.#context.clock.now()
-    const samePrincipal = (one: SharedLease, other: SharedLease): boolean =>
-      one.owner.principal.id === other.owner.principal.id
-    const found = exactCall(link.pending, link.suspects(), (suspect, owner) => {
+    return exactCall(link.pending, link.suspects(), (suspect, owner) => {
       if (!(suspect.owner instanceof SharedLease) || !(owner instanceof SharedLease)) return false
-      return samePrincipal(suspect.owner, owner) && now - suspect.since > stopGraceMs
+      const samePrincipal = suspect.owner.owner.principal.id === owner.owner.principal.id
+      return samePrincipal && now - suspect.since > stopGraceMs
     })
-    if (typeof found === 'string') return found
-    const asker = found.owner as SharedLease
-    for (const lease of this.#leases) {
-      if (now - lease.answeredAt <= stopGraceMs && !samePrincipal(lease, asker)) return 'ambiguous'
-    }
-    return found
   }
 
   #refuse(idText: string, rpc: number, reason: 'ERR_NO_CLIENT' | 'ERR_UNSUPPORTED'): void {
