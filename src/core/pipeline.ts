@@ -30,6 +30,12 @@ class Composed<I, O> implements Stack<I, O> {
   }
 }
 
+/**
+ * What a layer hands on while the layer fills it in: the object that came in, of which more is known now. Copying it at
+ * every stage was a tenth of the processor time of a call; only one stage at a time holds it.
+ */
+export type Draft<T> = { -readonly [K in keyof T]: T[K] }
+
 /** An empty stack: what goes in comes out. */
 export function stack<I>(): Stack<I, I> {
   return new Composed<I, I>((last) => last)

@@ -1,5 +1,5 @@
 import { SidecarError } from '../core/errors.ts'
-import type { Layer } from '../core/pipeline.ts'
+import type { Draft, Layer } from '../core/pipeline.ts'
 import type { Admitted, Deadline, Permitted } from '../core/types.ts'
 
 export interface LimitOptions {
@@ -58,7 +58,9 @@ export function limiter(options: () => LimitOptions): Limiter {
           else counts.set(principal.id, left)
         })
       }
-      return next({ ...permitted, deadline: deadlineOf(message.method, limits) })
+      const admitted = permitted as Draft<Admitted>
+      admitted.deadline = deadlineOf(message.method, limits)
+      return next(admitted)
     },
   }
 }

@@ -1,5 +1,5 @@
 import { SidecarError } from '../core/errors.ts'
-import type { Handler, Layer } from '../core/pipeline.ts'
+import type { Draft, Handler, Layer } from '../core/pipeline.ts'
 import type { Admitted, Routed } from '../core/types.ts'
 import type { Registry } from './registry.ts'
 
@@ -11,12 +11,12 @@ import type { Registry } from './registry.ts'
 export function route(registry: Registry): Layer<Admitted, Routed> {
   return (admitted, next) => {
     const { sessionId, message, principal, transport } = admitted
-    if (sessionId !== undefined)
-      return next({ ...admitted, session: registry.get(sessionId, principal, transport) })
-    if (message.kind !== 'request' || message.method !== 'initialize') {
-      throw new SidecarError('ERR_SESSION_MISSING')
-    }
-    return next({ ...admitted, session: registry.open(principal, transport) })
+    const routed = admitted as Draft<Routed>
+    if (sessionId !== undefined) routed.session = registry.get(sessionId, principal, transport)
+    else if (message.kind === 'request' && message.method === 'initialize') {
+      routed.session = registry.open(principal, transport)
+    } else throw new SidecarError('ERR_SESSION_MISSING')
+    return next(routed)
   }
 }
 
