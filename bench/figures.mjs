@@ -36,6 +36,7 @@ export const figures = {
   session: { ...small, label: 'RSS per idle session' },
   sessionLive: { ...small, label: 'Live memory per idle session' },
   growth: { ...memory, label: 'RSS growth over a long run' },
+  growthLive: { ...memory, label: 'Live memory growth over a long run' },
 }
 
 export function median(values) {

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { start } from './contestants.mjs'
 import { figures } from './figures.mjs'
 import { LoadProcess } from './load.mjs'
-import { collectedMemory, cpuSeconds, residentBytes, settledBytes } from './proc.mjs'
+import { collectedMemory, cpuSeconds, residentBytes } from './proc.mjs'
 
 const SESSIONS = 4
 const MANY = 32
@@ -225,25 +225,28 @@ async function measureSessions(run) {
   }
 }
 
+const growthKeys = ['growth', 'growthLive']
+
 async function measureGrowth(run) {
   const { settings, results, folder } = run
   for (const contestant of run.contestants) {
     const { name, peer } = contestant
     if (peer || contestant.fixed) {
-      results.cannot('growth', name, 'measured for the sidecar and the floor only')
+      for (const key of growthKeys) results.cannot(key, name, 'measured for the sidecar and the floor only')
       continue
     }
-    await attempt(run, ['growth'], name, async () => {
+    await attempt(run, growthKeys, name, async () => {
       const load = new LoadProcess()
-      const bridge = await start(contestant, folder)
+      const bridge = await start(contestant, folder, { collectable: true })
       try {
         const window = { sessions: SESSIONS, concurrency: MANY }
         await load.open(name, bridge.target, SESSIONS)
         await load.run(name, { ...window, calls: settings.warmCalls })
-        const before = await settledBytes(bridge.pid)
+        const before = await collectedMemory(bridge)
         await load.run(name, { ...window, calls: settings.longCalls })
-        const after = await settledBytes(bridge.pid)
-        results.add('growth', name, after - before)
+        const after = await collectedMemory(bridge)
+        results.add('growth', name, after.resident - before.resident)
+        results.add('growthLive', name, after.live - before.live)
       } finally {
         load.end()
         await bridge.stop()
