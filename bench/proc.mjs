@@ -22,22 +22,6 @@ export function residentBytes(pid) {
   return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)[1]) * 1024
 }
 
-/** Resident memory once it has stayed within 256 KiB for two seconds, or after ten. */
-export async function settledBytes(pid) {
-  const start = Date.now()
-  let since = start
-  let level = residentBytes(pid)
-  while (Date.now() - since < 2000 && Date.now() - start < 10_000) {
-    await sleep(100)
-    const now = residentBytes(pid)
-    if (Math.abs(now - level) > 256 * 1024) {
-      level = now
-      since = Date.now()
-    }
-  }
-  return residentBytes(pid)
-}
-
 /** Memory of a contestant started as collectable, after its garbage is collected: resident, and live in its heap and outside. */
 export async function collectedMemory({ pid, memoryFile }) {
   for (let times = 0; times < 3; times++) {
