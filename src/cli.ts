@@ -5,14 +5,14 @@ import { ConfigError, FLAGS, type Flags, type LoadedConfig, loadConfig } from '.
 import { watchFiles } from './config/watch.ts'
 import { isLoopback } from './core/net.ts'
 import { type Sidecar, StartError, startSidecar } from './main.ts'
-import { createLogger, type SidecarLogger } from './observe/logger.ts'
+import { createLogger, type LogOutput, type SidecarLogger } from './observe/logger.ts'
 
 /** What the command line reads and writes; a test passes its own. */
 export interface Terminal {
   readonly argv: readonly string[]
   readonly env: Readonly<Record<string, string | undefined>>
   readonly cwd: string
-  readonly stdout: { readonly isTTY?: boolean | undefined; write(text: string): unknown }
+  readonly stdout: LogOutput
   readonly stderr: { write(text: string): unknown }
 }
 
@@ -135,8 +135,10 @@ async function run(terminal: Terminal, flags: Flags, command: readonly string[])
     version: packageVersion(),
   })
   announce(sidecar, log, terminal)
-  const watching = watchForReload(sidecar, loaded, () => loadConfig(input), log)
-  const signal = await stopSignal()
+  // A terminal that closes sends SIGHUP: it then ends what it started, as it does with other programs.
+  const attended = terminal.stdout.isTTY === true
+  const watching = watchForReload(sidecar, loaded, () => loadConfig(input), log, !attended)
+  const signal = await stopSignal(attended)
   log.info({ signal, graceMs: config.shutdownGraceMs }, 'shutting down: answering what is in flight')
   for (const second of ['SIGTERM', 'SIGINT'] as const)
     process.once(second, () => process.exit(exitCodes.failed))
@@ -147,12 +149,13 @@ async function run(terminal: Terminal, flags: Flags, command: readonly string[])
   return exitCodes.ok
 }
 
-/** On SIGHUP, and when a file of the configuration changes, the configuration is loaded anew and swapped in. */
+/** On SIGHUP (unless a terminal sends it), and when a file of the configuration changes, the configuration is loaded anew and swapped in. */
 function watchForReload(
   sidecar: Sidecar,
   { files }: LoadedConfig,
   load: () => Promise<LoadedConfig>,
   log: SidecarLogger,
+  onSighup: boolean,
 ): { close(): void } {
   const reloadNow = async (why: string): Promise<void> => {
     try {
@@ -174,7 +177,7 @@ function watchForReload(
   }
   let watcher = watchFiles(files, (changed) => reload(changed.join(', ')))
   const onHangup = (): void => reload('SIGHUP')
-  process.on('SIGHUP', onHangup)
+  if (onSighup) process.on('SIGHUP', onHangup)
   return {
     close: () => {
       process.off('SIGHUP', onHangup)
@@ -183,10 +186,10 @@ function watchForReload(
   }
 }
 
-function stopSignal(): Promise<'SIGTERM' | 'SIGINT'> {
+function stopSignal(attended: boolean): Promise<NodeJS.Signals> {
+  const signals: NodeJS.Signals[] = attended ? ['SIGTERM', 'SIGINT', 'SIGHUP'] : ['SIGTERM', 'SIGINT']
   return new Promise((resolve) => {
-    process.once('SIGTERM', () => resolve('SIGTERM'))
-    process.once('SIGINT', () => resolve('SIGINT'))
+    for (const signal of signals) process.once(signal, () => resolve(signal))
   })
 }
 

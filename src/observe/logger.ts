@@ -12,6 +12,7 @@ export interface LogOptions {
 export interface LogOutput {
   readonly isTTY?: boolean | undefined
   write(text: string): unknown
+  on?(event: 'error', listener: () => void): unknown
 }
 
 export interface SidecarLogger extends Logger {
@@ -35,6 +36,8 @@ export function createLogger(options: LogOptions, output: LogOutput): SidecarLog
     formatters: { level: (label: string) => ({ level: label }) },
   }
   if (pretty) {
+    // A terminal that was closed fails every write; the sidecar goes on without it.
+    output.on?.('error', () => {})
     const logger = pino(base, { write: (line: string) => output.write(readable(line)) })
     return wrap(logger, () => {})
   }

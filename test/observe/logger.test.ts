@@ -1,4 +1,5 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
+import { EventEmitter } from 'node:events'
 import type { Readable } from 'node:stream'
 import fc from 'fast-check'
 import t from 'tap'
@@ -176,4 +177,13 @@ t.test('nothing that peers write can move the cursor, recolour the terminal or f
 t.test('printable text stays as it is', async (t) => {
   t.equal(printable('\u00e9\u{1f600} "quoted" \\ [2J'), '\u00e9\u{1f600} "quoted" \\ [2J')
   t.equal(printable('\u001b[2J\u009b\n'), '\\x1b[2J\\x9b\\x0a')
+})
+
+t.test('a terminal that was closed does not end the sidecar', async (t) => {
+  const terminal = Object.assign(new EventEmitter(), {
+    isTTY: true,
+    write: () => terminal.emit('error', new Error('write EIO')),
+  })
+  const log = createLogger({ level: 'info', format: 'auto' }, terminal)
+  t.doesNotThrow(() => log.info({}, 'nobody reads this'))
 })
