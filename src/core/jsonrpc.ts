@@ -284,21 +284,10 @@ const topNames = new Set(['jsonrpc', 'id', 'method', 'params', 'result', 'error'
 const metaNames = new Set(['progresstoken'])
 const lowerParamNames = new Set<string>(paramNames.map((name) => name.toLowerCase()))
 
+const knownParams: ReadonlySet<string> = new Set(paramNames)
+
 function isParamName(key: string): key is ParamName {
-  switch (key) {
-    case 'name':
-    case 'uri':
-    case 'requestId':
-    case 'progressToken':
-    case 'protocolVersion':
-    case 'level':
-    case 'elicitationId':
-    case 'taskId':
-    case '_meta':
-      return true
-    default:
-      return false
-  }
+  return knownParams.has(key)
 }
 
 /**
