@@ -6,11 +6,15 @@ import { readFileSync } from 'node:fs'
 import { type Authenticator, authenticate, stillTrusted } from './authn/authenticate.ts'
 import { bearerAuthenticator, parseTokens } from './authn/bearer.ts'
 import { authorize } from './authz/authorize.ts'
+import { createSeal } from './bridge/seal.ts'
+import { ToolHeaders } from './bridge/tool-headers.ts'
+import { whenKnown } from './bridge/when-known.ts'
 import type { Config } from './config/config.ts'
 import { SidecarError } from './core/errors.ts'
 import { urlHost } from './core/net.ts'
 import { stack } from './core/pipeline.ts'
-import type { Clock, Decoded } from './core/types.ts'
+import type { Clock, Lifecycle, Parsed, Principal, Seal } from './core/types.ts'
+import { classify } from './era/classify.ts'
 import { limiter } from './limit/admit.ts'
 import { type AdminContext, listenAdmin } from './listen/admin.ts'
 import { BodyReader } from './listen/body.ts'
@@ -22,14 +26,14 @@ import { type UpgradeReceived, webSocket } from './listen/websocket.ts'
 import { observeCalls } from './observe/calls.ts'
 import type { SidecarLogger } from './observe/logger.ts'
 import { createMetrics } from './observe/metrics.ts'
+import { buildServer, type Server } from './server.ts'
+import type { FlowOptions } from './session/flow.ts'
+import { ModernClients } from './session/modern-clients.ts'
 import { Registry } from './session/registry.ts'
 import { relay, route } from './session/route.ts'
 import { commandProblem } from './upstream/command.ts'
 import { serverEnvironment } from './upstream/environment.ts'
-import { PerSessionPool } from './upstream/per-session.ts'
-import type { PoolOptions, ServerPool } from './upstream/pool.ts'
 import { Reaper } from './upstream/reaper.ts'
-import { SharedPool } from './upstream/shared.ts'
 
 export interface SidecarContext {
   /** What the server's environment is filtered from. */
@@ -64,7 +68,7 @@ interface World {
   readonly config: Config
   readonly origin: HostAndOrigin
   readonly authenticators: readonly Authenticator[]
-  readonly pool: ServerPool
+  readonly server: Server
 }
 
 /** Bodies of this many largest requests may be under way at one time. */
@@ -78,29 +82,43 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   const reaper = new Reaper(log)
   let draining = false
   /** Of before a reload; their processes end with the sessions that use them. */
-  const retired: ServerPool[] = []
+  const retired: Lifecycle[] = []
 
   const metrics = createMetrics({
     sessions: () => registry.size,
-    processes: () => [world.pool, ...retired].reduce((sum, pool) => sum + pool.processes, 0),
-    queuedBytes: () => ({ client: registry.queuedBytes, server: world.pool.queuedBytes }),
+    processes: () => [world.server, ...retired].reduce((sum, pool) => sum + pool.processes, 0),
+    queuedBytes: () => ({ client: unread(), server: world.server.queuedBytes }),
     inFlight: () => limits.inFlight,
   })
-  const processContext = { clock, log, metrics, reaper }
+  const serverContext = {
+    ...{ clock, log, metrics, reaper, version: context.version },
+    onToolsChanged: (principalId: string | undefined) => toolHeaders.invalidate(principalId),
+  }
+  const toolHeaders = new ToolHeaders(() => world.server, serverContext, { version: context.version })
+  // Lasts as long as the process, so that a reload voids no client's requestState.
+  const ownSeal = createSeal()
   let world = buildWorld(config, undefined)
   // First of all, so that the server starts up while the listeners do.
-  world.pool.start()
+  world.server.start()
 
+  const modernContext = {
+    server: () => world.server,
+    clock,
+    metrics,
+    options: () => flowOptions(world.config),
+  }
+  const modernClients = new ModernClients(modernContext, true)
+  const unread = (): number => registry.queuedBytes + modernClients.queuedBytes
   const registry = new Registry(
     { maxSessions: config.limits.sessions, idleMs: config.limits.idleSessionMs },
     () => ({
-      pool: () => world.pool,
+      pool: () => world.server,
       clock,
       log,
       metrics,
+      modern: modernContext,
       options: {
-        queueBytes: world.config.limits.sessionQueueBytes,
-        maxMessageBytes: world.config.limits.serverMessageBytes,
+        ...flowOptions(world.config),
         replayBytes: world.config.limits.replayBufferBytes,
         inputMs: world.config.limits.clientInputMs,
       },
@@ -113,11 +131,14 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   const refusals = new Refusals(log, metrics)
 
   // The path of one message, outermost first.
-  const messages = stack<Decoded>()
+  const messages = stack<Parsed>()
     .push(observeCalls(clock, log, metrics)) // sees every outcome, whoever refused
+    .push(classify) // in which era the client speaks; what that era forbids goes no further
     .push(authorize) // before limits: who may not do it cannot spend anyone's quota
     .push(limits.admit) // before anything is allocated for the call
-    .push(route(registry)) // whose session, which server process
+    .push(whenKnown(() => world.server)) // nothing can be sent before the server's era is known
+    .push(toolHeaders.check) // after authorization: what the headers may say is the server's own affair
+    .push(route(registry, modernClients)) // whose session, or a request that stands alone
     .handler(relay)
 
   // The door: what is decided from the headers alone. A stranger costs us headers and nothing else.
@@ -163,7 +184,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   const adminContext: AdminContext = {
     readiness: () => {
       if (draining) return { ready: false, reason: 'shutting down' }
-      const { ready } = world.pool
+      const { ready } = world.server
       return { ready, reason: ready ? 'the MCP server answers' : 'the MCP server does not answer' }
     },
     metrics: () => metrics.exposition(),
@@ -179,32 +200,23 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       previous !== undefined &&
       JSON.stringify([previous.config.server, previous.config.limits]) ===
         JSON.stringify([next.server, next.limits])
-    return { config: next, authenticators, origin, pool: sameServer ? previous.pool : buildPool(next) }
+    return { config: next, authenticators, origin, server: sameServer ? previous.server : serverOf(next) }
   }
 
-  function buildPool(next: Config): ServerPool {
-    const { server, limits: bounds } = next
-    const env = serverEnvironment(context.env, server.envAllow, server.envSet)
-    const problem = commandProblem(server.command[0] as string, server.cwd ?? context.cwd, env['PATH'])
+  function serverOf(next: Config): Server {
+    const { command, cwd, envAllow, envSet, stateKeyFile } = next.server
+    const env = serverEnvironment(context.env, envAllow, envSet)
+    const problem = commandProblem(command[0] as string, cwd ?? context.cwd, env['PATH'])
     if (problem !== undefined) throw new StartError(`the MCP server cannot be started: ${problem}`)
-    const options: PoolOptions = {
-      command: { command: server.command, cwd: server.cwd, env },
-      maxProcesses: bounds.processes,
-      warmSpares: server.warmSpares,
-      startTimeoutMs: server.startTimeoutMs,
-      maxMessageBytes: bounds.serverMessageBytes,
-      version: context.version,
-    }
-    return server.topology === 'shared'
-      ? new SharedPool(options, processContext)
-      : new PerSessionPool(options, processContext)
+    const seal = stateKeyFile === undefined ? ownSeal : sealOf(stateKeyFile)
+    return buildServer(next, { command, cwd, env }, { ...serverContext, seal })
   }
 
   async function bound<T>(address: string, flag: string, open: () => Promise<T>): Promise<T> {
     try {
       return await open()
     } catch (thrown) {
-      await world.pool.close()
+      await world.server.close()
       reaper.close()
       const { code, message } = thrown as NodeJS.ErrnoException
       const reason = code === 'EADDRINUSE' ? `it is in use; choose another with ${flag}` : message
@@ -217,11 +229,13 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     limits.drain()
     registry.drain()
     const end = clock.now() + world.config.shutdownGraceMs
+    modernClients.endSubscriptions()
     // Answers that have been given but not taken are in flight, too.
-    while ((limits.inFlight > 0 || registry.queuedBytes > 0) && clock.now() < end) await wait(drainCheckMs)
+    while ((limits.inFlight > 0 || unread() > 0) && clock.now() < end) await wait(drainCheckMs)
     registry.endAll(new SidecarError('ERR_DRAINING'))
+    modernClients.end(new SidecarError('ERR_DRAINING'))
     listener.stopAccepting()
-    await Promise.all([world.pool, ...retired].map((pool) => pool.close()))
+    await Promise.all([world.server, ...retired].map((pool) => pool.close()))
     await Promise.all([listener.close(), admin.close()])
     reaper.close()
   }
@@ -241,11 +255,14 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       const old = world
       world = buildWorld(next, old)
       log.setLevel(next.log.level)
-      registry.endUntrusted((principal) => stillTrusted(principal, world.authenticators))
-      if (world.pool === old.pool) return
-      world.pool.start()
-      old.pool.retire()
-      retired.push(old.pool)
+      const trusted = (principal: Principal): boolean => stillTrusted(principal, world.authenticators)
+      registry.endUntrusted(trusted)
+      modernClients.endUntrusted(trusted)
+      if (world.server === old.server) return
+      toolHeaders.invalidate()
+      world.server.start()
+      old.server.retire()
+      retired.push(old.server)
     },
     stop,
   }
@@ -261,6 +278,22 @@ function buildAuthenticators(config: Config): readonly Authenticator[] {
   } catch (thrown) {
     throw new StartError(thrown instanceof Error ? thrown.message : String(thrown))
   }
+}
+
+/** @throws StartError for a key file that cannot be used */
+function sealOf(file: string): Seal {
+  let key: Buffer
+  try {
+    key = readFileSync(file)
+  } catch (thrown) {
+    throw new StartError(thrown instanceof Error ? thrown.message : String(thrown))
+  }
+  if (key.length < 32) throw new StartError(`${file} must hold at least 32 bytes (server.stateKeyFile)`)
+  return createSeal(key)
+}
+
+function flowOptions({ limits }: Config): FlowOptions {
+  return { queueBytes: limits.sessionQueueBytes, maxMessageBytes: limits.serverMessageBytes }
 }
 
 /** The first setting that only a restart can change and that differs, as the file names it. */
@@ -292,6 +325,7 @@ function wait(ms: number): Promise<void> {
 /** Monotonic time and timers that keep no process alive. */
 export const systemClock: Clock = {
   now: () => performance.now(),
+  epoch: () => Date.now(),
   after: (ms, then) => {
     const timer = setTimeout(then, ms).unref()
     return { refresh: () => void timer.refresh(), cancel: () => clearTimeout(timer) }

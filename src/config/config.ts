@@ -16,8 +16,10 @@ export interface Config {
     /** The complete list of names to pass on, base set included; a name may end in `*` (any rest). */
     readonly envAllow: readonly string[]
     readonly envSet: Readonly<Record<string, string>>
-    readonly era: 'auto' | 'legacy'
+    readonly era: 'auto' | 'modern' | 'legacy'
     readonly topology: 'auto' | 'per-session' | 'shared'
+    readonly poolSize: number
+    readonly stateKeyFile: string | undefined
     readonly startTimeoutMs: number
     readonly warmSpares: number
   }
@@ -42,6 +44,7 @@ export interface Config {
     readonly serverMessageBytes: number
     readonly sessions: number
     readonly processes: number
+    readonly processesPerPrincipal: number
     readonly inFlightPerPrincipal: number
     readonly connections: number
     readonly requestTimeoutMs: number

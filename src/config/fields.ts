@@ -94,11 +94,11 @@ export const FIELDS: { readonly [K in SettingKey]: Field<ValueOf<K>> } = {
   },
   'server.era': {
     file: 'server.era',
-    type: choice('auto', 'legacy'),
+    type: choice('auto', 'modern', 'legacy'),
     default: 'auto',
     flag: 'server-era',
     placeholder: 'ERA',
-    doc: 'Protocol era the server speaks: auto or legacy. `auto` finds out; `legacy` is the handshake era, protocol versions 2024-11-05 to 2025-11-25.',
+    doc: 'Protocol era the server speaks: auto, modern or legacy. `modern` is 2026-07-28, `legacy` the handshake era, 2024-11-05 to 2025-11-25. `auto` asks a process started for that, and speaks modern if the server can. Clients of both eras are served in any case.',
   },
   'server.topology': {
     file: 'server.topology',
@@ -106,7 +106,20 @@ export const FIELDS: { readonly [K in SettingKey]: Field<ValueOf<K>> } = {
     default: 'auto',
     flag: 'topology',
     placeholder: 'KIND',
-    doc: 'Server processes: auto, per-session or shared. `per-session` starts one process for each session, `shared` serves all sessions from one, `auto` chooses what fits the clients.',
+    doc: 'Server processes: auto, per-session or shared. `auto` fits the server: one process for all if it is modern; one for each session, and some for the calls of modern clients of each caller, if it is legacy. `per-session` gives each caller of a modern server a process of its own, `shared` serves everybody from one whatever the era.',
+  },
+  'server.poolSize': {
+    file: 'server.poolSize',
+    type: integer(1, 1000),
+    default: 4,
+    doc: 'Processes of a legacy server at work at once on the calls of one modern caller. Each serves one call at a time, since such a server does not say for which call it asks its client something; processes that wait for a client do not count.',
+  },
+  'server.stateKeyFile': {
+    file: 'server.stateKeyFile',
+    type: path('file'),
+    absent: undefined,
+    means: 'a new key at each start',
+    doc: "File with a secret of at least 32 bytes that seals the `requestState` of modern servers for their clients. Replicas with the same key accept each other's.",
   },
   'server.startTimeoutMs': {
     file: 'server.startTimeout',
@@ -236,6 +249,12 @@ export const FIELDS: { readonly [K in SettingKey]: Field<ValueOf<K>> } = {
     default: 32,
     doc: 'Most server processes at once, spares included.',
   },
+  'limits.processesPerPrincipal': {
+    file: 'limits.processesPerPrincipal',
+    type: integer(1, 10_000),
+    default: 16,
+    doc: 'Most processes of a legacy server for the calls of one modern caller, those that wait for input of its client included.',
+  },
   'limits.inFlightPerPrincipal': {
     file: 'limits.inFlightPerPrincipal',
     type: integer(1, 1_000_000),
@@ -325,22 +344,6 @@ export const FIELDS: { readonly [K in SettingKey]: Field<ValueOf<K>> } = {
     doc: 'Form of the log: auto, json or pretty. `auto` is pretty on a terminal and JSON elsewhere.',
   },
 }
-
-/** What the sections of the file are about, in the order of the reference; `''` is the file itself. */
-export const SECTIONS: Readonly<Record<string, string>> = {
-  '': 'Configuration of mcp-sidecar.',
-  server: 'The stdio MCP server and how it is started.',
-  'server.env': 'The environment of the server: nothing but the base set, what is allowed and what is set.',
-  listen: 'Where and how clients reach the server.',
-  admin: 'Health and metrics, on a port of their own.',
-  auth: 'Who may call: a token file, or `none` for everyone.',
-  'auth.bearer': 'Bearer tokens (RFC 6750).',
-  limits: 'Bounds; each is there so that one caller cannot take everything.',
-  log: 'The log: how much of it and in which form.',
-}
-
-/** Sections that say something by being there: empty, they would promise a protection that is not. */
-export const FILLED_SECTIONS: ReadonlySet<string> = new Set(['auth', 'auth.bearer'])
 
 /** Every field with its key, in the order of the table. */
 export const fieldList: readonly (readonly [SettingKey, Field<unknown>])[] = Object.entries(FIELDS) as never

@@ -1,5 +1,6 @@
-import { FIELDS, type Field, fieldList, SECTIONS } from './fields.ts'
+import { FIELDS, type Field, fieldList } from './fields.ts'
 import { CONFIG_FLAG, type FlagSpec, flagOf, VARIABLES } from './flags.ts'
+import { SECTIONS } from './headings.ts'
 import { RULES } from './rules.ts'
 
 /** A file as it is typically written; the reference shows it. */

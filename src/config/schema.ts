@@ -1,5 +1,6 @@
 import * as z from 'zod'
-import { FILLED_SECTIONS, type Field, SECTIONS } from './fields.ts'
+import type { Field } from './fields.ts'
+import { FILLED_SECTIONS, SECTIONS } from './headings.ts'
 import { ROOT, type Section } from './sections.ts'
 
 export type { Config, ConfigKey, LogLevel } from './config.ts'

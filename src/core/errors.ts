@@ -56,6 +56,16 @@ export const errorTable = {
   ERR_STREAM_CONFLICT: row(409, -32600, 1008, 'This session already has an open GET stream.'),
   ERR_EVENT_UNKNOWN: row(400, -32600, 1008, 'The Last-Event-ID is not known in this session.'),
   ERR_UNSUPPORTED: inBand(404, -32601, 1008, 'This method is not available here.'),
+  ERR_METHOD_UNKNOWN: row(404, -32601, 1008, 'There is no such method in this protocol version.'),
+  ERR_ENVELOPE: row(400, -32602, 1002, 'The request metadata in params._meta is incomplete or malformed.'),
+  ERR_PROTOCOL_VERSION: row(400, -32022, 1002, 'This protocol version is not supported.'),
+  ERR_HEADER_MISMATCH: row(400, -32020, 1002, 'A header is missing, malformed or disagrees with the body.'),
+  ERR_CAPABILITY: row(400, -32021, 1008, 'The request needs a capability that the client did not declare.'),
+  ERR_REQUEST_STATE: inBand(400, -32602, 1008, 'The requestState is not valid here (any more).'),
+  ERR_PARAMS: inBand(400, -32602, 1008, 'The params are not valid for this method.'),
+  ERR_TASK_UNKNOWN: inBand(400, -32602, 1008, 'There is no such task.'),
+  ERR_ROUNDS: inBand(502, -32603, 1011, 'The server asked for input too many times.'),
+  ERR_INPUT: inBand(502, -32603, 1008, 'The input that the server asked for was not given.'),
   ERR_UPSTREAM_EXIT: inBand(502, -32603, 1011, 'The MCP server process is not running.'),
   ERR_UPSTREAM_MESSAGE: inBand(502, -32603, 1011, 'The answer of the MCP server was unusable or too large.'),
   ERR_TIMEOUT: inBand(504, -32603, 1011, 'The MCP server did not answer in time.'),
@@ -70,6 +80,8 @@ export interface ErrorOptions {
   /** For the log only; never sent. */
   readonly detail?: string
   readonly cause?: unknown
+  /** Further members of the JSON-RPC error's `data`, for the client to read. */
+  readonly data?: Readonly<Record<string, unknown>>
   /** HTTP headers that belong to the refusal (`WWW-Authenticate`, `Retry-After`, `Allow`). */
   readonly headers?: Readonly<Record<string, string>>
 }
@@ -79,12 +91,14 @@ export class SidecarError extends Error {
   override readonly name = 'SidecarError'
   readonly code: ErrorCode
   readonly detail: string | undefined
+  readonly data: Readonly<Record<string, unknown>> | undefined
   readonly headers: Readonly<Record<string, string>>
 
   constructor(code: ErrorCode, options: ErrorOptions = {}) {
     super(errorTable[code].sentence, options.cause === undefined ? undefined : { cause: options.cause })
     this.code = code
     this.detail = options.detail
+    this.data = options.data
     this.headers = options.headers ?? {}
   }
 
@@ -120,6 +134,7 @@ export function rpcErrorText(
   const { rpc, sentence } = errorTable[error.code]
   const retryAfter = error.headers['Retry-After']
   const data = {
+    ...error.data,
     source: 'mcp-sidecar',
     // Whoever is refused learns nothing about which part of a credential was wrong.
     reason: error.code.startsWith('ERR_AUTH_') ? 'ERR_AUTH' : error.code,

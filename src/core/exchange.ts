@@ -59,6 +59,8 @@ export abstract class Exchange {
   protected abstract writeAnswer(wire: Wire, eventId?: string): void
   protected abstract writeError(error: SidecarError, eventId?: string): void
   protected abstract writeNothing(): void
+  /** HTTP status of an answer that is an error, if nothing has been written yet; 200 if it is not set. */
+  setStatus(_status: number): void {}
   /** Response headers to set if nothing has been written yet (the session id). */
   abstract setHeader(name: string, value: string): void
 

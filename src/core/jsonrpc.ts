@@ -1,108 +1,20 @@
-/**
- * JSON-RPC 2.0 messages as the bytes they arrived in, with the few members the sidecar needs located in them.
- * Whatever else a message holds is relayed untouched.
- */
+/** Reads JSON-RPC 2.0 messages: one scan checks the text and locates the members the sidecar decides by. */
 import { isUtf8 } from 'node:buffer'
 import { SidecarError } from './errors.ts'
+import {
+  Message,
+  type MetaName,
+  metaNames,
+  metaPrefix,
+  type ParamName,
+  paramNames,
+  type ResultName,
+  resultNames,
+} from './message.ts'
 import { Names, Scanner, type Span } from './scan.ts'
-import { binary, type Wire, wireOf } from './wire.ts'
 
+export { keyText, Message, type MessageKind, type ParamName, valueKey } from './message.ts'
 export type { Span }
-
-export type MessageKind = 'request' | 'notification' | 'response'
-
-/** Members of `params` (and of `params._meta`) that stages ask for; their spans are known after one scan. */
-const paramNames = [
-  'name',
-  'uri',
-  'requestId',
-  'progressToken',
-  'protocolVersion',
-  'level',
-  'elicitationId',
-  'taskId',
-  '_meta',
-] as const
-export type ParamName = (typeof paramNames)[number]
-
-/** One message. Spans are offsets into {@link bytes}. */
-export class Message {
-  /** The text of this message alone; line breaks between its tokens are replaced by blanks. */
-  readonly bytes: Buffer
-  kind: MessageKind = 'notification'
-  /** Empty for a response. */
-  method = ''
-  /** Where the id stands; undefined for a notification and for an error response without one. */
-  id: Span | undefined
-  /** True for a response with an `error` member. */
-  isError = false
-  params: Span | undefined
-  result: Span | undefined
-  error: Span | undefined
-  /** `params._meta.progressToken`: the sender wants progress under this token. */
-  progressToken: Span | undefined
-  /** Known direct members of params. */
-  readonly paramSpans: Partial<Record<ParamName, Span>> = {}
-
-  constructor(bytes: Buffer) {
-    this.bytes = bytes
-  }
-
-  text(span: Span): string {
-    return this.bytes.toString('utf8', span.start, span.end)
-  }
-
-  /** A span as it goes on the wire. */
-  binary(span: Span): string {
-    return binary(this.bytes, span.start, span.end)
-  }
-
-  /** The whole message as it goes on the wire. */
-  get wire(): Wire {
-    return wireOf(this.bytes)
-  }
-
-  /** The id's JSON text, as it was spelled. */
-  get idText(): string | undefined {
-    return this.id === undefined ? undefined : this.text(this.id)
-  }
-
-  /** The id as a map key: equal for equal ids however they are spelled, different for 1 and "1". */
-  get idKey(): string | undefined {
-    return this.id === undefined ? undefined : valueKey(this.text(this.id))
-  }
-
-  /** A direct member of params as a map key (ids and tokens), or undefined. */
-  paramKey(name: ParamName): string | undefined {
-    const span = this.paramSpans[name]
-    return span === undefined ? undefined : valueKey(this.text(span))
-  }
-
-  /** A direct member of params, if it is a string. */
-  paramString(name: ParamName): string | undefined {
-    const span = this.paramSpans[name]
-    if (span === undefined || this.bytes[span.start] !== 0x22) return undefined
-    return JSON.parse(this.text(span)) as string
-  }
-
-  /** The whole message parsed; for the few the sidecar answers or rewrites itself. */
-  parsed(): unknown {
-    return JSON.parse(this.bytes.toString('utf8'))
-  }
-}
-
-/** A key of {@link valueKey} as JSON text again. */
-export function keyText(key: string): string {
-  return key.startsWith('s') ? JSON.stringify(key.slice(1)) : key.slice(1)
-}
-
-/** Ids and progress tokens compared by type and value, as far as JavaScript numbers can tell values apart. */
-export function valueKey(text: string): string {
-  if (text.charCodeAt(0) === 0x22) return `s${JSON.parse(text) as string}`
-  const number = Number(text)
-  // Beyond 2^53 different integers are the same JavaScript number.
-  return `n${Number.isSafeInteger(number) ? number : text}`
-}
 
 /**
  * Reads one message, or the elements of a batch.
@@ -193,7 +105,7 @@ function readOne(scanner: Scanner, bytes: Buffer): Message {
         return
       case 'result':
         if (message.result !== undefined) throw invalid('result stands twice')
-        message.result = scanner.span()
+        message.result = scanner.peek() === 0x7b ? readResult(scanner, message) : scanner.span()
         return
       case 'error':
         if (message.error !== undefined) throw invalid('error stands twice')
@@ -259,8 +171,15 @@ function readMeta(scanner: Scanner, message: Message): Span {
   const start = scanner.position
   let seen = false
   scanner.object((key) => {
+    const name = metaByKey.get(key)
+    if (name !== undefined) {
+      message.metaSpans ??= {}
+      if (message.metaSpans[name] !== undefined) throw invalid(`_meta["${key}"] stands twice`)
+      message.metaSpans[name] = scanner.span()
+      return
+    }
     if (key !== 'progressToken') {
-      refuseLookalike(key, metaNames)
+      refuseLookalike(key, lowerMetaNames)
       scanner.skip()
       return
     }
@@ -274,14 +193,33 @@ function readMeta(scanner: Scanner, message: Message): Span {
     }
     if (token.end - token.start > maxIdBytes) throw invalid(`progressToken has more than ${maxIdBytes} bytes`)
     message.progressToken = token
-  })
+  }, metaKeys)
   return { start, end: scanner.position }
 }
+
+function readResult(scanner: Scanner, message: Message): Span {
+  const start = scanner.position
+  const spans: Partial<Record<ResultName, Span>> = {}
+  message.resultSpans = spans
+  scanner.object((key) => {
+    if (!knownResults.has(key)) scanner.skip()
+    else if (spans[key as ResultName] !== undefined) throw invalid(`result.${key} stands twice`)
+    else spans[key as ResultName] = scanner.span()
+  }, resultKeys)
+  return { start, end: scanner.position }
+}
+
+/** Of all names that are looked for. */
+const longestName = 45
 
 const topKeys = new Names('jsonrpc', 'id', 'method', 'params', 'result', 'error')
 const paramKeys = new Names(...paramNames)
 const topNames = new Set(['jsonrpc', 'id', 'method', 'params', 'result', 'error'])
-const metaNames = new Set(['progresstoken'])
+const metaByKey = new Map(metaNames.map((name): [string, MetaName] => [metaPrefix + name, name]))
+const metaKeys = new Names('progressToken', ...metaByKey.keys())
+const lowerMetaNames = new Set(['progresstoken', ...[...metaByKey.keys()].map((key) => key.toLowerCase())])
+const resultKeys = new Names(...resultNames)
+const knownResults: ReadonlySet<string> = new Set(resultNames)
 const lowerParamNames = new Set<string>(paramNames.map((name) => name.toLowerCase()))
 
 const knownParams: ReadonlySet<string> = new Set(paramNames)
@@ -298,7 +236,7 @@ function refuseLookalike(key: string, names: ReadonlySet<string>): void {
   // Some C parsers read a name up to the first NUL.
   const nul = key.indexOf('\0')
   const name = nul < 0 ? key : key.slice(0, nul)
-  if (name.length > 20) return
+  if (name.length > longestName) return
   if (names.has(name.toUpperCase().toLowerCase()))
     throw invalid(`${JSON.stringify(key)} in unusual letter case`)
 }

@@ -8,6 +8,43 @@ export function isLegacyVersion(version: string): boolean {
   return (legacyVersions as readonly string[]).includes(version)
 }
 
+/** Revisions without a handshake, newest first: what is advertised to modern clients and asked of modern servers (D9). */
+export const modernVersions = ['2026-07-28'] as const
+export const latestModernVersion = modernVersions[0]
+
+export function isModernVersion(version: string): boolean {
+  return (modernVersions as readonly string[]).includes(version)
+}
+
+/** Requests that 2026-07-28 has removed; a modern client gets -32601 for them, whatever the server could do. */
+const removedMethods = new Set([
+  'initialize',
+  'ping',
+  'logging/setLevel',
+  'resources/subscribe',
+  'resources/unsubscribe',
+  'roots/list',
+  'sampling/createMessage',
+  'elicitation/create',
+  'tasks/list',
+  'tasks/result',
+])
+
+export function isRemovedMethod(method: string): boolean {
+  return removedMethods.has(method)
+}
+
+/** The lists of a server, with the member that holds their entries. */
+export const listMembers: Readonly<Record<string, string>> = {
+  'tools/list': 'tools',
+  'prompts/list': 'prompts',
+  'resources/list': 'resources',
+  'resources/templates/list': 'resourceTemplates',
+}
+
+/** The extension that lets a modern server answer with a task (SEP-2663). */
+export const tasksExtension = 'io.modelcontextprotocol/tasks'
+
 /** Batches exist in 2025-03-26 alone (basic/index, "Batching"). */
 export const batchVersion = '2025-03-26'
 
@@ -28,6 +65,8 @@ export function mayAsk(method: string): boolean {
 
 const methods = new Set([
   'initialize',
+  'server/discover',
+  'subscriptions/listen',
   'ping',
   'tools/list',
   'tools/call',
@@ -44,6 +83,7 @@ const methods = new Set([
   'tasks/result',
   'tasks/list',
   'tasks/cancel',
+  'tasks/update',
   'sampling/createMessage',
   'elicitation/create',
   'roots/list',
@@ -58,6 +98,8 @@ const methods = new Set([
   'notifications/resources/updated',
   'notifications/elicitation/complete',
   'notifications/tasks/status',
+  'notifications/tasks',
+  'notifications/subscriptions/acknowledged',
 ])
 
 /** The method as a metric label: a client chooses method names, so unknown ones share one label. */

@@ -66,6 +66,8 @@ export class Scanner {
   readonly bytes: Buffer
   /** The next byte to be read. */
   position: number
+  /** Where the key of the member that {@link object} is at begins. */
+  keyStart = 0
   readonly #end: number
   #depth = 0
 
@@ -201,6 +203,7 @@ export class Scanner {
   #key(known: Names | undefined): string {
     this.#space()
     const start = this.position
+    this.keyStart = start
     const escaped = this.#string()
     const end = this.position
     const name = escaped ? undefined : known?.find(this.bytes, start + 1, end - 1)

@@ -39,15 +39,27 @@ export interface Identified extends Trusted {
   readonly principal: Principal
 }
 
+/** `legacy`: 2024-11-05 to 2025-11-25, with a handshake. `modern`: 2026-07-28, each request for itself. */
 export type Era = 'legacy' | 'modern'
 
+/** What the messages of one WebSocket have in common. */
+export interface Connection {
+  /** Fixed by the first message that settles it (D25). */
+  era: Era | undefined
+}
+
 /** One message of a client and the way back for its answer. */
-export interface Decoded extends Identified {
+export interface Parsed extends Identified {
   readonly message: Message
-  readonly era: Era
   /** The session the client named, not yet looked up; undefined for its first message. */
   readonly sessionId: string | undefined
   readonly exchange: Exchange
+  /** On transports where an era belongs to a connection. */
+  readonly connection?: Connection | undefined
+}
+
+export interface Decoded extends Parsed {
+  readonly era: Era
 }
 
 /** What allowed the operation, for the audit log. */
@@ -74,7 +86,7 @@ export interface Admitted extends Permitted {
 
 /** What a session offers to the stages after routing. */
 export interface ClientSession {
-  request(message: Message, exchange: Exchange, deadline: Deadline): void
+  request(admitted: Admitted): void
   notify(message: Message): void
   respond(message: Message): void
 }
@@ -151,6 +163,90 @@ export interface Pool {
   lease(owner: UpstreamOwner): Upstream
 }
 
+/** What a legacy server says of itself; unknown members are kept. */
+export interface InitializeResult {
+  protocolVersion: string
+  capabilities: Record<string, unknown>
+  serverInfo?: { name?: unknown; version?: unknown }
+  [member: string]: unknown
+}
+
+/** The life of what runs server processes, as main and the admin endpoints see it. */
+export interface Lifecycle {
+  start(): void
+  /** The server answers. */
+  readonly ready: boolean
+  readonly processes: number
+  /** Bytes that wait for server processes to read them. */
+  readonly queuedBytes: number
+  /** Serves nothing new; processes end with whoever uses them. */
+  retire(): void
+  /** Stops every process and resolves when all are gone. */
+  close(): Promise<void>
+}
+
+/** How a call that stands alone wants its legacy process. */
+export interface LeaseWish {
+  /**
+   * `exclusive`: no other call during which the server may ask runs there meanwhile; legacy servers do not say on
+   * whose behalf they ask (D13). `listening`: for what the server says unasked.
+   */
+  readonly use: 'exclusive' | 'shared' | 'listening'
+  /** The least severe log message wanted. */
+  readonly logLevel?: string | undefined
+  /** The process that served before, if it still runs. */
+  readonly instance?: string | undefined
+}
+
+/** A share in the legacy processes of one principal; they are initialized already. */
+export interface CallLease extends Upstream {
+  /** Of the process that serves; undefined before. */
+  readonly server: InitializeResult | undefined
+  /** Names that process among all that there ever were. */
+  readonly instance: string
+  /** The call waits for its client; others may need a process meanwhile. */
+  parked: boolean
+  /** Subscribes to these resources on every process, those to come included, until the release. */
+  watch(uris: readonly string[]): void
+}
+
+/** Gives calls that stand alone a legacy process. Implemented by upstream/. */
+export interface CallPool {
+  lease(owner: UpstreamOwner, wish: LeaseWish): CallLease
+  readonly queuedBytes: number
+}
+
+/** What a modern server says of itself (2026-07-28, server/discover); unknown members are kept. */
+export interface DiscoverResult {
+  supportedVersions: string[]
+  capabilities: Record<string, unknown>
+  instructions?: string
+  [member: string]: unknown
+}
+
+/** A request that stands alone, as modern ones do. */
+export interface ModernCall extends UpstreamCall {
+  readonly principal: Principal
+  /** The least severe log message that the caller wants; undefined for none. */
+  readonly logLevel: string | undefined
+  /** A notification that belongs to this call; on a subscription it carries the link's id. */
+  notify(message: Message): void
+}
+
+/** A server as modern clients see it, whichever era it speaks itself. Implemented by upstream/ and bridge/. */
+export interface StatelessServer {
+  call(call: ModernCall): CallHandle
+  /** Bytes that wait for the server to read them. */
+  readonly queuedBytes: number
+}
+
+/** Makes handles that clients keep for us: unreadable, unforgeable (D17). Implemented by bridge/. */
+export interface Seal {
+  seal(state: object): string
+  /** What was sealed, or undefined for anything else. */
+  open(text: string): unknown
+}
+
 /** A long-lived way to the client beside the answers: the GET stream, an HTTP+SSE stream, a WebSocket. */
 export type { Exchange, Outlet }
 
@@ -164,6 +260,8 @@ export interface Timer {
 export interface Clock {
   /** Monotonic milliseconds. */
   now(): number
+  /** Milliseconds since 1970, for what outlives this process. */
+  epoch(): number
   /** One call after `ms`; does not keep the process alive. */
   after(ms: number, then: () => void): Timer
 }

@@ -3,7 +3,7 @@ import type { Exchange } from '../core/exchange.ts'
 import { type Message, readMessages } from '../core/jsonrpc.ts'
 import { batchVersion, isLegacyVersion } from '../core/mcp.ts'
 import type { Handler } from '../core/pipeline.ts'
-import type { Decoded, Identified } from '../core/types.ts'
+import type { Connection, Identified, Parsed } from '../core/types.ts'
 
 /**
  * The messages of one text from a client.
@@ -24,6 +24,9 @@ export function decode(
   if (read.messages.some((message) => message.method === 'initialize')) {
     throw new SidecarError('ERR_INVALID_REQUEST', { detail: 'initialize inside a batch' })
   }
+  if (read.messages.some((message) => message.metaSpans?.protocolVersion !== undefined)) {
+    throw new SidecarError('ERR_BATCH', { detail: 'a modern request inside a batch' })
+  }
   return read
 }
 
@@ -41,14 +44,22 @@ export function checkVersionHeader(header: string | string[] | undefined): void 
   throw new SidecarError('ERR_VERSION', { detail: `MCP-Protocol-Version ${JSON.stringify(header)}` })
 }
 
+/** What is known of one message beside its caller. */
+interface Part {
+  readonly message: Message
+  readonly sessionId: string | undefined
+  readonly exchange: Exchange
+  readonly connection?: Connection
+}
+
 /**
  * Sends one message down the path. What a stage throws becomes the answer of this message; `refused` is told so that
  * it is logged. Resolves, or returns, when the message has been accepted or refused, not when it is answered.
  */
 export function submit(
-  next: Handler<Decoded>,
+  next: Handler<Parsed>,
   identified: Identified,
-  part: { readonly message: Message; readonly sessionId: string | undefined; readonly exchange: Exchange },
+  part: Part,
   refused: (error: SidecarError) => void,
 ): void | Promise<void> {
   const fail = (thrown: unknown): void => {
@@ -57,8 +68,8 @@ export function submit(
     part.exchange.fail(error)
   }
   try {
-    const { message, sessionId, exchange } = part
-    const pending = next({ ...identified, message, sessionId, exchange, era: 'legacy' })
+    const { message, sessionId, exchange, connection } = part
+    const pending = next({ ...identified, message, sessionId, exchange, connection })
     if (pending !== undefined) return pending.catch(fail)
   } catch (thrown) {
     fail(thrown)

@@ -25,6 +25,8 @@ export class PostReply {
   readonly #options: EventStreamOptions
   readonly #batch: boolean
   readonly #answers: Wire[] = []
+  /** Of a JSON answer. */
+  status = 200
   /** Messages of the POST that have not been dealt with. */
   #open: number
   #stream: EventStream | undefined
@@ -92,7 +94,7 @@ export class PostReply {
     const { response } = this.io
     this.headers['Content-Type'] = 'application/json'
     this.headers['Content-Length'] = String(wireLength(wire))
-    response.writeHead(200, this.headers)
+    response.writeHead(this.status, this.headers)
     if (typeof wire === 'string') {
       response.end(wire, 'latin1')
       return
@@ -149,6 +151,10 @@ export class PostExchange extends Exchange {
 
   setHeader(name: string, value: string): void {
     this.#reply.headers[name] = value
+  }
+
+  override setStatus(status: number): void {
+    this.#reply.status = status
   }
 
   begin(primingId: string | undefined): void {

@@ -1,6 +1,6 @@
 import { SidecarError } from '../core/errors.ts'
 import type { Handler } from '../core/pipeline.ts'
-import type { Decoded, Sessions } from '../core/types.ts'
+import type { Parsed, Sessions } from '../core/types.ts'
 import type { BodyReader } from './body.ts'
 import { checkVersionHeader, decode, submit } from './decode.ts'
 import { EventStream, type EventStreamOptions } from './event-stream.ts'
@@ -14,10 +14,10 @@ export interface TransportContext {
   readonly streams: EventStreamOptions
   readonly maxBatch: number
   /** The rest of the request path. */
-  readonly messages: Handler<Decoded>
+  readonly messages: Handler<Parsed>
 }
 
-/** Streamable HTTP of 2025-03-26 to 2025-11-25 (basic/transports, "Streamable HTTP"). */
+/** Streamable HTTP of both eras; what differs is settled message by message (basic/transports, "Streamable HTTP"). */
 export function streamableHttp(context: TransportContext): Handler<HttpIdentified> {
   return (identified) => {
     switch (identified.httpMethod) {
@@ -43,14 +43,8 @@ async function post(context: TransportContext, identified: HttpIdentified): Prom
       ? undefined
       : context.sessions.get(sessionId, identified.principal, 'streamable-http').version
   const { messages, batch } = decode(body, version, context.maxBatch)
-  if (messages[0]?.method !== 'initialize') {
-    try {
-      checkVersionHeader(request.headers['mcp-protocol-version'])
-    } catch (thrown) {
-      context.refusals.refuse(thrown, identified, batch ? undefined : messages[0]?.idText)
-      return
-    }
-  }
+  // One header for all of them; of a message that stands alone it is part of what era it is.
+  if (batch) checkVersionHeader(request.headers['mcp-protocol-version'])
   const reply = new PostReply(identified, context.streams, batch ? messages.length : undefined)
   for (const message of messages) {
     const exchange = new PostExchange(reply, message.kind === 'request' ? message.idText : undefined)

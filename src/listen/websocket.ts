@@ -4,7 +4,7 @@ import type { WebSocket, WebSocketServer } from 'ws'
 import { rpcErrorText, SidecarError } from '../core/errors.ts'
 import type { Outlet } from '../core/exchange.ts'
 import type { Handler } from '../core/pipeline.ts'
-import type { Clock, Decoded, Sessions } from '../core/types.ts'
+import type { Clock, Connection, Parsed, Sessions } from '../core/types.ts'
 import { type Wire, wireBuffers, wireOfText } from '../core/wire.ts'
 import { decode, submit } from './decode.ts'
 import { unsent } from './event-stream.ts'
@@ -20,7 +20,7 @@ export interface WebSocketContext {
   readonly maxPayloadBytes: number
   /** Milliseconds between pings; a client that has not answered the last one is cut off. */
   readonly pingMs: number
-  readonly messages: Handler<Decoded>
+  readonly messages: Handler<Parsed>
 }
 
 interface Upgrading {
@@ -86,6 +86,7 @@ function serve(context: WebSocketContext, identified: UpgradeIdentified, ws: Web
     outlet.close(error)
     return
   }
+  const connection: Connection = { era: undefined }
   ws.on('message', (data: Buffer, isBinary: boolean) => {
     if (isBinary) {
       outlet.close(new SidecarError('ERR_CONTENT_TYPE', { detail: 'a binary frame' }))
@@ -96,7 +97,7 @@ function serve(context: WebSocketContext, identified: UpgradeIdentified, ws: Web
         const idText = message.kind === 'request' ? message.idText : undefined
         const exchange = new OutletExchange(outlet, idText, identified.requestId)
         const refused = (error: SidecarError): void => context.refusals.note(error, identified)
-        void submit(context.messages, identified, { message, sessionId, exchange }, refused)
+        void submit(context.messages, identified, { message, sessionId, exchange, connection }, refused)
       }
     } catch (thrown) {
       const error = SidecarError.from(thrown)

@@ -1,31 +1,33 @@
 import type { Handler } from '../core/pipeline.ts'
-import type { Clock, Decoded, Logger, Metrics } from '../core/types.ts'
+import type { Clock, Decoded, Logger, Metrics, Parsed } from '../core/types.ts'
 
 /** Clients choose method names; so much of one is logged. */
 const maxMethod = 100
 
 /** The layer around all others that see messages: every request leaves one metric and one log line, however it ends. */
 export function observeCalls(clock: Clock, log: Logger, metrics: Metrics) {
-  return (decoded: Decoded, next: Handler<Decoded>): void | Promise<void> => {
-    const { message } = decoded
+  return (parsed: Parsed, next: Handler<Parsed>): void | Promise<void> => {
+    const { message } = parsed
     if (message.kind === 'request') {
       const startedAt = clock.now()
-      decoded.exchange.onSettled((outcome) => {
+      parsed.exchange.onSettled((outcome) => {
         const ms = clock.now() - startedAt
         metrics.call(message.method, outcome, ms / 1000)
         log.info(
           {
-            requestId: decoded.requestId,
+            requestId: parsed.requestId,
             method: message.method.slice(0, maxMethod),
             outcome,
             ms: Math.round(ms * 10) / 10,
-            principal: decoded.principal.id,
-            transport: decoded.transport,
+            principal: parsed.principal.id,
+            transport: parsed.transport,
+            // Known by then, unless it was refused for what it claims to be.
+            era: (parsed as Partial<Decoded>).era,
           },
           'call',
         )
       })
     }
-    return next(decoded)
+    return next(parsed)
   }
 }

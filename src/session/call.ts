@@ -3,7 +3,7 @@ import { rpcErrorText } from '../core/errors.ts'
 import type { Exchange, Outlet } from '../core/exchange.ts'
 import type { Message, Span } from '../core/jsonrpc.ts'
 import type { CallHandle, Deadline, UpstreamCall } from '../core/types.ts'
-import { type Wire, wireLength, wireOf, wireOfText } from '../core/wire.ts'
+import { type Wire, wireLength, wireOfText } from '../core/wire.ts'
 import type { Target } from './flow.ts'
 import type { ReplayBuffer } from './replay.ts'
 
@@ -49,7 +49,7 @@ export class SessionCall implements UpstreamCall {
   progress(message: Message): void {
     const token = this.message.progressToken as Span
     const at = message.paramSpans.progressToken as Span
-    this.send(wireOf(message.bytes, { ...at, text: this.message.binary(token) }))
+    this.send(message.wireWith({ ...at, text: this.message.binary(token) }))
   }
 
   /** A message that precedes the answer. */
@@ -81,7 +81,7 @@ export class SessionCall implements UpstreamCall {
     if (this.message.method === 'initialize') this.#home.initialized(filtered, exchange)
     if (!this.#home.admitWrite()) return
     const own = this.message.binary(this.message.id as Span)
-    const wire = wireOf(filtered.bytes, { ...(filtered.id as Span), text: own })
+    const wire = filtered.wireWith({ ...(filtered.id as Span), text: own })
     const eventId = this.#last(wire)
     // A client that resumed elsewhere gets nothing twice.
     if (this.#resumed === undefined) exchange.answer(wire, filtered.isError, eventId)

@@ -9,8 +9,6 @@ export interface FlowOptions {
   readonly maxMessageBytes: number
 }
 
-/** Less than this in a socket is nothing to account for. */
-const noticeBytes = 64 * 1024
 /** A reader over its limit that takes nothing for this long does not read. Milliseconds. */
 const stallMs = 1000
 /** What a session leaves behind has this long to be read after its end. Milliseconds. */
@@ -23,7 +21,9 @@ const lingerMs = 1000
  * message more.
  */
 export class Flow {
-  upstream: Upstream | undefined
+  /** Less than this in a socket is nothing to account for. */
+  static readonly noticeBytes = 64 * 1024
+  upstream: Pick<Upstream, 'exclusive' | 'pause' | 'resume'> | undefined
   readonly #clock: Clock
   readonly #options: FlowOptions
   readonly #onStalled: () => void
@@ -59,7 +59,7 @@ export class Flow {
     const before = this.#behind.get(target)
     if (before !== undefined) this.#behind.set(target, before + bytes)
     else {
-      if (target.queuedBytes <= noticeBytes) return
+      if (target.queuedBytes <= Flow.noticeBytes) return
       this.#behind.set(target, target.queuedBytes)
       target.onceDrained(() => {
         this.#behind.delete(target)

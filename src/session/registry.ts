@@ -116,6 +116,7 @@ export class Registry implements Sessions {
   /** No new sessions from now on. */
   drain(): void {
     this.#draining = true
+    for (const session of this.#all) session.endSubscriptions()
   }
 
   /** Ends the sessions whose principal is not accepted any more. */

@@ -4,8 +4,8 @@ import type { Message } from '../core/jsonrpc.ts'
 import { localCancellation, localRefusal } from '../core/local.ts'
 import { understandsPriming } from '../core/mcp.ts'
 import type {
+  Admitted,
   Clock,
-  Deadline,
   Logger,
   Metrics,
   Pool,
@@ -18,6 +18,7 @@ import type {
 } from '../core/types.ts'
 import { type CallHome, SessionCall } from './call.ts'
 import { Flow, type Target } from './flow.ts'
+import { ModernClients, type ModernContext } from './modern-clients.ts'
 import { Questions } from './questions.ts'
 import type { ReplayBuffer } from './replay.ts'
 import { Streams, type StreamsHome } from './streams.ts'
@@ -39,6 +40,8 @@ export interface SessionContext {
   readonly log: Logger
   readonly metrics: Metrics
   readonly options: SessionOptions
+  /** For connections of modern clients. */
+  readonly modern: ModernContext
 }
 
 /** What a session tells its registry. */
@@ -71,6 +74,7 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
   readonly #flow: Flow
   #state: 'new' | 'initializing' | 'ready' | 'ended' = 'new'
   readonly #streams: Streams
+  #modern: ModernClients | undefined
 
   constructor(
     id: string,
@@ -105,7 +109,13 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
 
   /** Opened by a stream on which nothing has been asked yet. */
   get unborn(): boolean {
-    return this.#state === 'new'
+    return this.#state === 'new' && this.#modern === undefined
+  }
+
+  /** The same connection as that of a modern client (WebSocket), which shakes no hands. */
+  get modern(): ModernClients {
+    this.#modern ??= new ModernClients(this.#context.modern, false)
+    return this.#modern
   }
 
   /** Nothing in flight and nobody connected. */
@@ -113,7 +123,12 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
     return this.#calls.length === 0 && !this.#streams.connected
   }
 
-  request(message: Message, exchange: Exchange, deadline: Deadline): void {
+  /** No new work is wanted; whoever only listens need not be waited for. */
+  endSubscriptions(): void {
+    this.#modern?.endSubscriptions()
+  }
+
+  request({ message, exchange, deadline }: Admitted): void {
     this.lastUsed = this.#context.clock.now()
     const key = message.idKey as string
     if (this.#call(key) !== undefined) {
@@ -236,7 +251,7 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
 
   /** Bytes this session's client has not read. */
   get queuedBytes(): number {
-    return this.#flow.queuedBytes
+    return this.#flow.queuedBytes + (this.#modern?.queuedBytes ?? 0)
   }
 
   dropped(what: string): void {
@@ -262,6 +277,7 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
     if (this.#state === 'ended') return
     this.#state = 'ended'
     for (const call of this.#calls.splice(0)) call.abort(error)
+    this.#modern?.end(error)
     this.#questions.clear()
     this.#upstream?.release()
     this.#streams.close(error)

@@ -2,15 +2,18 @@ import { SidecarError } from '../core/errors.ts'
 import type { Message } from '../core/jsonrpc.ts'
 import { localNotification, localRequest } from '../core/local.ts'
 import { latestLegacyVersion } from '../core/mcp.ts'
+import type { InitializeResult } from '../core/types.ts'
 import type { Link } from './link.ts'
 import type { ProcessContext } from './process.ts'
 
-/** What a server says of itself in its InitializeResult; unknown members are kept. */
-export interface InitializeResult {
-  protocolVersion: string
-  capabilities: Record<string, unknown>
-  serverInfo?: { name?: unknown; version?: unknown }
-  [member: string]: unknown
+/**
+ * What the sidecar declares for clients it does not know yet (D15). Roots without listChanged: whose roots changed
+ * could not be told.
+ */
+export const capabilitySuperset = {
+  roots: {},
+  sampling: { tools: {}, context: {} },
+  elicitation: { form: {}, url: {} },
 }
 
 /** The client half of the handshake as the sidecar's own, for processes that no single client initializes. */
@@ -33,7 +36,7 @@ export function handshake(
       }
       const { result } = parsed
       if (typeof result?.protocolVersion !== 'string') {
-        const detail = `it refused initialize: ${String(parsed.error?.message ?? 'no protocolVersion')}`
+        const detail = `it refused initialize: ${quoted(parsed.error?.message)}`
         reject(new SidecarError('ERR_UPSTREAM_MESSAGE', { detail }))
         return
       }
@@ -49,4 +52,9 @@ export function handshake(
 export function logServer({ log }: ProcessContext, { serverInfo, protocolVersion }: InitializeResult): void {
   const fields = { server: serverInfo?.name, serverVersion: serverInfo?.version, protocolVersion }
   log.info(fields, 'the MCP server answers')
+}
+
+/** A server may put anything where a text belongs. */
+function quoted(text: unknown): string {
+  return typeof text === 'string' ? text.slice(0, 200) : 'no protocolVersion'
 }

@@ -5,7 +5,7 @@ import { localNotification, localRefusal, localResult } from '../core/local.ts'
 import { mayAsk } from '../core/mcp.ts'
 import { Throttle } from '../core/throttle.ts'
 import type { CallHandle, Timer, UpstreamCall } from '../core/types.ts'
-import { type Wire, wireOf } from '../core/wire.ts'
+import type { Wire } from '../core/wire.ts'
 import { type PendingCall, PendingTable, type Suspect } from './pending.ts'
 import { type ProcessContext, type ServerCommand, ServerProcess } from './process.ts'
 
@@ -110,17 +110,27 @@ export class Link {
     return this.#pending.all()
   }
 
+  /** The call under way with this id of the link. */
+  find(id: number): PendingCall | undefined {
+    return this.#pending.get(id)
+  }
+
   /**
    * Calls that were given up on and may still be running in the server, until their hard deadline; one
    * of nobody when there were too many to remember.
    */
-  *suspects(): Iterable<Suspect> {
+  *suspects(): Generator<Suspect> {
     const now = this.context.clock.now()
     if (now < this.#abandonedOverflowUntil) yield { owner: undefined, since: now }
     for (const [id, suspect] of this.#abandoned) {
       if (suspect.until <= now) this.#abandoned.delete(id)
       else yield suspect
     }
+  }
+
+  /** Whether there are any. */
+  get hasSuspects(): boolean {
+    return this.#abandoned.size + this.#abandonedOverflowUntil > 0 && !this.suspects().next().done
   }
 
   attach(handler: LinkHandler): void {
@@ -142,11 +152,12 @@ export class Link {
     const at = message.id as Span
     const idEdit = { start: at.start, end: at.end, text: String(id) }
     const token = message.progressToken
-    if (token === undefined) this.#write(wireOf(message.bytes, idEdit))
+    if (token === undefined) this.#write(message.wireWith(idEdit))
     else {
       const tokenEdit = { ...token, text: `"p${id}"` }
-      const edits = token.start < at.start ? [tokenEdit, idEdit] : [idEdit, tokenEdit]
-      this.#write(wireOf(message.bytes, ...edits))
+      this.#write(
+        token.start < at.start ? message.wireWith(tokenEdit, idEdit) : message.wireWith(idEdit, tokenEdit),
+      )
     }
     return pending
   }
@@ -188,13 +199,18 @@ export class Link {
     const { clock } = this.context
     const timer = clock.after(deadlineCheckMs, () => {
       const now = clock.now()
+      let next = Number.POSITIVE_INFINITY
       for (const pending of this.#pending.all()) {
-        if (pending.deadline > now) continue
+        if (pending.deadline > now) {
+          next = Math.min(next, pending.deadline)
+          continue
+        }
         this.abandon(pending, 'the deadline passed')
         const detail = `no answer to ${pending.call.message.method}`
         pending.call.fail(new SidecarError('ERR_TIMEOUT', { detail }))
       }
-      if (this.#pending.size > 0) timer.refresh()
+      // Subscriptions have no deadline, parked calls one that comes with a move.
+      if (next < Number.POSITIVE_INFINITY) timer.refresh()
       else this.#deadlines = undefined
     })
     return timer
@@ -259,7 +275,7 @@ export class Link {
 
   #dispatch(message: Message): void {
     if (message.kind === 'response') {
-      this.#answer(message)
+      this.settle(Number(message.idText), message)
       return
     }
     if (message.method === 'ping' && message.kind === 'request') {
@@ -281,8 +297,8 @@ export class Link {
     else this.#handler.onNotification(message)
   }
 
-  #answer(message: Message): void {
-    const id = Number(message.idText)
+  /** An answer of the server, or one in its name. */
+  settle(id: number, message: Message): void {
     const pending = this.#pending.get(id)
     if (pending === undefined) {
       this.#abandoned.delete(id)

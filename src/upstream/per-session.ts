@@ -16,6 +16,14 @@ const spareDelayMs = 50
 /** Processes on their way out that do not count against the limit. */
 const maxStopping = 16
 
+/** Who takes processes beside the sessions, and lives no longer than the pool. */
+export interface Guest {
+  /** At the limit: ends one that stands idle; false if there is none. */
+  makeRoom(): boolean
+  retire(): void
+  close(): void
+}
+
 /**
  * One process for each session, the default for legacy clients: their servers keep state for a connection and
  * freeze capabilities at initialize (D12). Processes are started ahead, not initialized, so that a session finds
@@ -32,6 +40,8 @@ export class PerSessionPool implements ServerPool {
   #probing = false
   #probeLink: Link | undefined
   #closed = false
+  /** Another who takes processes from here. */
+  guest: Guest | undefined
 
   constructor(options: PoolOptions, context: ProcessContext) {
     this.#options = options
@@ -60,12 +70,17 @@ export class PerSessionPool implements ServerPool {
     return total
   }
 
-  lease(owner: UpstreamOwner): Upstream {
+  /** A process nobody has spoken to. @throws ERR_OVERLOADED, ERR_DRAINING */
+  take(): Link {
     let link = this.#spares.shift()
     while (link?.ended !== undefined) link = this.#spares.shift()
     link ??= this.#start()
     this.#refillSoon()
-    return new ExclusiveLease(link, owner, (answered) => {
+    return link
+  }
+
+  lease(owner: UpstreamOwner): Upstream {
+    return new ExclusiveLease(this.#forSession(), owner, (answered) => {
       if (this.#closed) return
       if (answered) this.#readiness.up()
       // One client's initialize may fail for reasons of its own.
@@ -75,6 +90,7 @@ export class PerSessionPool implements ServerPool {
 
   retire(): void {
     this.#closed = true
+    this.guest?.retire()
     this.#spareTimer?.cancel()
     this.#probeTimer?.cancel()
     this.#readiness.close()
@@ -83,7 +99,17 @@ export class PerSessionPool implements ServerPool {
 
   async close(): Promise<void> {
     this.retire()
+    this.guest?.close()
     await Promise.all([...this.#links].map((link) => link.stop()))
+  }
+
+  #forSession(): Link {
+    try {
+      return this.take()
+    } catch (thrown) {
+      if (SidecarError.from(thrown).code !== 'ERR_OVERLOADED' || this.guest?.makeRoom() !== true) throw thrown
+      return this.take()
+    }
   }
 
   /** Processes that are being stopped make room at once, but only so many: they may take seconds to go. */

@@ -1,5 +1,5 @@
-import { type ChildProcessByStdio, spawn } from 'node:child_process'
-import type { Readable, Writable } from 'node:stream'
+import { spawn } from 'node:child_process'
+import { PassThrough, type Readable, type Writable } from 'node:stream'
 import { LineReader } from '../core/framing.ts'
 import { Throttle } from '../core/throttle.ts'
 import type { Clock, Logger, Metrics } from '../core/types.ts'
@@ -10,6 +10,8 @@ export interface ServerCommand {
   readonly cwd: string | undefined
   /** The whole environment; nothing is inherited. */
   readonly env: Readonly<Record<string, string>>
+  /** What {@link ServerProcess.stderr} starts with; default: `log`. */
+  readonly stderr?: 'log' | 'discard'
 }
 
 export interface ProcessContext {
@@ -35,9 +37,10 @@ export class ServerProcess {
   readonly pid: number | undefined
   readonly stdin: Writable
   readonly stdout: Readable
+  /** Where lines on its stderr go from now on. */
+  stderr: 'log' | 'discard'
   /** Resolves when the group has been killed and the first process reaped. */
   readonly gone: Promise<void>
-  readonly #child: ChildProcessByStdio<Writable, Readable, Readable>
   readonly #context: ProcessContext
   #onEnd: ((reason: string) => void) | undefined
   #ended = false
@@ -56,18 +59,20 @@ export class ServerProcess {
       stdio: ['pipe', 'pipe', 'pipe'],
       windowsHide: true,
     })
-    this.#child = child
     this.pid = child.pid
-    this.stdin = child.stdin
-    this.stdout = child.stdout
+    // Where not even pipes could be made, the error event that follows tells why.
+    const { stdin, stdout, stderr } = child as Partial<typeof child>
+    this.stdin = stdin ?? new PassThrough()
+    this.stdout = stdout ?? new PassThrough()
+    this.stderr = what.stderr ?? 'log'
     if (child.pid !== undefined) {
       context.reaper.add(child.pid)
       context.metrics.processStarted()
     }
-    child.stdin.on('error', () => {})
-    child.stdout.on('error', () => {})
-    child.stderr.on('error', () => {})
-    this.#logStderr()
+    this.stdin.on('error', () => {})
+    this.stdout.on('error', () => {})
+    stderr?.on('error', () => {})
+    this.#logStderr(stderr)
     let resolveGone = (): void => {}
     this.gone = new Promise((resolve) => {
       resolveGone = resolve
@@ -89,11 +94,11 @@ export class ServerProcess {
       // What it wrote before it ended is still in the pipe. A process that left the group may hold the pipe open.
       child.once('close', () => this.#end(reason))
       context.clock.after(settleMs, () => {
-        child.stdout.destroy()
+        this.stdout.destroy()
         this.#end(reason)
       })
     })
-    child.stdout.once('end', () => {
+    this.stdout.once('end', () => {
       context.clock.after(settleMs, () => {
         this.#end('it closed its stdout')
         void this.stop()
@@ -139,12 +144,13 @@ export class ServerProcess {
     this.#onEnd = undefined
   }
 
-  #logStderr(): void {
+  #logStderr(stderr: Readable | undefined): void {
     const { clock, log, metrics } = this.#context
     const reader = new LineReader(stderrLineBytes)
     const throttle = new Throttle(stderrLinesPerSecond)
-    this.#child.stderr.on('data', (chunk: Buffer) => {
+    stderr?.on('data', (chunk: Buffer) => {
       reader.push(chunk, (line) => {
+        if (this.stderr === 'discard') return
         const suppressed = throttle.take(clock.now())
         if (suppressed === false) {
           metrics.dropped('stderr_line')

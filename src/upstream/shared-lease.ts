@@ -2,8 +2,14 @@ import { SidecarError } from '../core/errors.ts'
 import type { Message } from '../core/jsonrpc.ts'
 import { localResult } from '../core/local.ts'
 import { isLegacyVersion, logLevels } from '../core/mcp.ts'
-import type { CallHandle, Upstream, UpstreamCall, UpstreamOwner } from '../core/types.ts'
-import type { InitializeResult } from './handshake.ts'
+import type {
+  CallHandle,
+  CallLease,
+  InitializeResult,
+  LeaseWish,
+  UpstreamCall,
+  UpstreamOwner,
+} from '../core/types.ts'
 
 /** What a lease needs of the shared process. */
 export interface SharedProcess {
@@ -27,19 +33,37 @@ const done: CallHandle = { cancel: () => {}, waitForInput: () => {} }
  * One session's share of a process that others use too. What would touch their state (initialize, the log level,
  * subscriptions) ends here.
  */
-export class SharedLease implements Upstream {
+export class SharedLease implements CallLease {
   readonly exclusive = false
   readonly owner: UpstreamOwner
   readonly subscriptions = new Set<string>()
   /** Index into logLevels, once the client has set one. */
   level: number | undefined
+  /** There is only one process, for everybody. */
+  readonly instance = ''
+  parked = false
   readonly #process: SharedProcess
+  readonly #standsAlone: boolean
   #capabilities: Readonly<Record<string, unknown>> = {}
   #released = false
 
-  constructor(process: SharedProcess, owner: UpstreamOwner) {
+  constructor(process: SharedProcess, owner: UpstreamOwner, wish?: LeaseWish) {
     this.#process = process
     this.owner = owner
+    this.#standsAlone = wish !== undefined
+    const level = (logLevels as readonly (string | undefined)[]).indexOf(wish?.logLevel)
+    if (level >= 0) this.level = level
+  }
+
+  get server(): InitializeResult | undefined {
+    return this.#process.server
+  }
+
+  watch(uris: readonly string[]): void {
+    for (const uri of uris) {
+      if (!this.#process.isSubscribed(uri)) this.#process.request('resources/subscribe', { uri })
+      this.subscriptions.add(uri)
+    }
   }
 
   get queuedBytes(): number {
@@ -90,6 +114,7 @@ export class SharedLease implements Upstream {
 
   /** True if this session's client declared what a request of the server needs. */
   declares(method: string): boolean {
+    if (this.#standsAlone) return true
     if (method === 'sampling/createMessage') return this.#capabilities['sampling'] !== undefined
     if (method === 'elicitation/create') return this.#capabilities['elicitation'] !== undefined
     if (method === 'roots/list') return this.#capabilities['roots'] !== undefined

@@ -2,42 +2,34 @@ import { SidecarError } from '../core/errors.ts'
 import { keyText, type Message } from '../core/jsonrpc.ts'
 import { localCancellation, localRefusal, localRequest, localResult } from '../core/local.ts'
 import { logLevels } from '../core/mcp.ts'
-import type { CallHandle, Timer, Upstream, UpstreamCall, UpstreamOwner } from '../core/types.ts'
+import type {
+  CallHandle,
+  CallLease,
+  CallPool,
+  InitializeResult,
+  LeaseWish,
+  UpstreamCall,
+  UpstreamOwner,
+} from '../core/types.ts'
 import { exactCall } from './attribution.ts'
-import { handshake, type InitializeResult, logServer } from './handshake.ts'
+import { capabilitySuperset, handshake, logServer } from './handshake.ts'
 import { Link } from './link.ts'
 import type { PendingCall } from './pending.ts'
 import type { PoolOptions, ServerPool } from './pool.ts'
 import type { ProcessContext } from './process.ts'
 import { Readiness } from './readiness.ts'
 import { defaultLevel, SharedLease } from './shared-lease.ts'
-
-/**
- * What the sidecar declares for clients it does not know yet (D15). Roots without listChanged: whose roots changed
- * could not be told.
- */
-const capabilitySuperset = {
-  roots: {},
-  sampling: { tools: {}, context: {} },
-  elicitation: { form: {}, url: {} },
-}
+import { noHandle, WaitingCalls } from './waiting.ts'
 
 /** How long a cancelled call may still ask on behalf of its session. Milliseconds. */
 const stopGraceMs = 2000
-
-interface Waiting {
-  readonly lease: SharedLease
-  readonly call: UpstreamCall
-  handle: CallHandle | undefined
-  timer: Timer | undefined
-}
 
 /**
  * One process for all sessions, for servers of which the operator says that they keep no state for a session. The
  * sidecar initializes it; ids, progress tokens and requests of the server are mapped per caller, and what cannot be
  * told apart is delivered to nobody.
  */
-export class SharedPool implements ServerPool {
+export class SharedPool implements ServerPool, CallPool {
   readonly #options: PoolOptions
   readonly #context: ProcessContext
   readonly #readiness: Readiness
@@ -45,7 +37,7 @@ export class SharedPool implements ServerPool {
   /** Requests of the server that a client has been asked: the server's id to who was asked. */
   readonly #asked = new Map<string, SharedLease>()
   readonly #elicitations = new Map<string, SharedLease>()
-  #waiting: Waiting[] = []
+  readonly #waiting: WaitingCalls<UpstreamCall, SharedLease>
   #link: Link | undefined
   #server: InitializeResult | undefined
   #level: string | undefined
@@ -56,6 +48,7 @@ export class SharedPool implements ServerPool {
     this.#options = options
     this.#context = context
     this.#readiness = new Readiness(context.clock, context.log, () => this.#start('restart'))
+    this.#waiting = new WaitingCalls(context.clock)
   }
 
   start(): void {
@@ -79,10 +72,12 @@ export class SharedPool implements ServerPool {
     return this.#server
   }
 
-  lease(owner: UpstreamOwner): Upstream {
+  /** @param wish of a call that stands alone, for which the sidecar declared what it can */
+  lease(owner: UpstreamOwner, wish?: LeaseWish): CallLease {
     if (this.#closed || this.#retired) throw new SidecarError('ERR_DRAINING')
-    const lease = new SharedLease(this, owner)
+    const lease = new SharedLease(this, owner, wish)
     this.#leases.add(lease)
+    if (lease.level !== undefined) this.levelChanged()
     return lease
   }
 
@@ -102,22 +97,9 @@ export class SharedPool implements ServerPool {
     if (this.#server !== undefined && this.#link !== undefined) return this.#link.call(call, lease)
     if (this.#closed || this.#readiness.waiting) {
       queueMicrotask(() => call.fail(new SidecarError('ERR_UPSTREAM_EXIT', { detail: 'the server is down' })))
-      return { cancel: () => {}, waitForInput: () => {} }
+      return noHandle
     }
-    const waiting: Waiting = { lease, call, handle: undefined, timer: undefined }
-    this.#waiting.push(waiting)
-    const timer = this.#context.clock.after(call.deadline.timeoutMs, () => {
-      this.#forget(waiting)
-      call.fail(new SidecarError('ERR_TIMEOUT', { detail: 'the server did not start in time' }))
-    })
-    waiting.timer = timer
-    return {
-      cancel: (reason) => {
-        this.#forget(waiting)
-        waiting.handle?.cancel(reason)
-      },
-      waitForInput: (on) => waiting.handle?.waitForInput(on),
-    }
+    return this.#waiting.add(call, lease, () => lease.call(call))
   }
 
   send(message: Message): void {
@@ -181,12 +163,6 @@ export class SharedPool implements ServerPool {
     if (this.#retired && this.#leases.size === 0) void this.close()
   }
 
-  #forget(waiting: Waiting): void {
-    waiting.timer?.cancel()
-    const at = this.#waiting.indexOf(waiting)
-    if (at >= 0) this.#waiting.splice(at, 1)
-  }
-
   #start(why: 'first' | 'restart'): void {
     if (this.#closed) return
     if (why === 'restart') this.#context.metrics.processRestarted()
@@ -216,12 +192,7 @@ export class SharedPool implements ServerPool {
     this.levelChanged()
     const uris = new Set([...this.#leases].flatMap((lease) => [...lease.subscriptions]))
     for (const uri of uris) this.request('resources/subscribe', { uri })
-    const waiting = this.#waiting
-    this.#waiting = []
-    for (const each of waiting) {
-      each.timer?.cancel()
-      each.handle = each.lease.call(each.call)
-    }
+    this.#waiting.release()
   }
 
   #onEnd(link: Link, reason: string): void {
@@ -233,12 +204,7 @@ export class SharedPool implements ServerPool {
       lease.withdraw(localCancellation(keyText(key), 'the server restarted'))
     }
     this.#asked.clear()
-    const waiting = this.#waiting
-    this.#waiting = []
-    for (const { call, timer } of waiting) {
-      timer?.cancel()
-      call.fail(new SidecarError('ERR_UPSTREAM_EXIT', { detail: reason }))
-    }
+    this.#waiting.fail(new SidecarError('ERR_UPSTREAM_EXIT', { detail: reason }))
     if (!this.#closed) this.#readiness.down(reason)
   }
 
@@ -278,6 +244,7 @@ export class SharedPool implements ServerPool {
       case 'notifications/tools/list_changed':
       case 'notifications/prompts/list_changed':
       case 'notifications/resources/list_changed':
+        if (message.method === 'notifications/tools/list_changed') this.#options.onToolsChanged(undefined)
         for (const lease of this.#leases) lease.owner.onNotification(message, undefined)
         return
       case 'notifications/resources/updated': {

@@ -1,12 +1,6 @@
 import t from 'tap'
-import {
-  FIELDS,
-  FILLED_SECTIONS,
-  type Field,
-  fieldList,
-  SECTIONS,
-  type SettingKey,
-} from '../../src/config/fields.ts'
+import { FIELDS, type Field, fieldList, type SettingKey } from '../../src/config/fields.ts'
+import { FILLED_SECTIONS, SECTIONS } from '../../src/config/headings.ts'
 
 t.test('every default is valid for its own field', async (t) => {
   for (const [key, field] of fieldList)

@@ -16,7 +16,7 @@ const FIXTURE = join(ROOT, 'test', 'fixtures', 'conformance-server.mjs')
 const EXPECTED_FAILURES = join(HERE, 'expected-failures.yml')
 
 /** The fixture runs once per entry; eras are legacy, modern and dual. One without a list expects no failure. */
-const ERAS = [{ era: 'legacy', expectedFailures: EXPECTED_FAILURES }]
+const ERAS = [{ era: 'legacy', expectedFailures: EXPECTED_FAILURES }, { era: 'modern' }, { era: 'dual' }]
 
 const SUITES = [
   { name: '0.1.16 all', package: 'conformance-0.1', args: ['--suite', 'all'] },
@@ -24,6 +24,11 @@ const SUITES = [
     name: '0.2.0-alpha.12 2025-11-25',
     package: 'conformance-0.2',
     args: ['--requirements', '2025-11-25'],
+  },
+  {
+    name: '0.2.0-alpha.12 2026-07-28',
+    package: 'conformance-0.2',
+    args: ['--requirements', '2026-07-28'],
   },
 ]
 

@@ -43,6 +43,10 @@ class Hand implements Clock {
     return this.#now
   }
 
+  epoch(): number {
+    return this.#now
+  }
+
   after(ms: number, then: () => void): Timer {
     const timer = { at: this.#now + ms, then }
     this.#timers.add(timer)

@@ -7,6 +7,7 @@ import type { Clock } from '../../src/core/types.ts'
 import { type Sidecar, startSidecar } from '../../src/main.ts'
 import type { SidecarLogger } from '../../src/observe/logger.ts'
 import { send } from './wire.ts'
+import { checkWireOf, type WireChecks, type WireOptOut } from './wire-checks.ts'
 
 export const scriptedServer = fileURLToPath(new URL('../fixtures/scripted-server.mjs', import.meta.url))
 
@@ -38,6 +39,8 @@ export interface TestOptions {
   readonly env?: Readonly<Record<string, string>>
   /** Default: real time. */
   readonly clock?: Clock
+  /** Only for what has no other way: every message of the sidecar is checked against the official schemas. */
+  readonly wire?: WireOptOut
 }
 
 export interface TestSidecar {
@@ -47,6 +50,7 @@ export interface TestSidecar {
   readonly adminUrl: string
   readonly logs: readonly LogLine[]
   readonly config: Config
+  readonly wire: Pick<WireChecks, 'verdict'>
   /** The text of /metrics. */
   metrics(): Promise<string>
   /** One value of /metrics, summed over the lines that start with this text; 0 if there is none. */
@@ -60,6 +64,7 @@ export async function startTestSidecar(t: Test, options: TestOptions = {}): Prom
   const env = options.env ?? { PATH: process.env['PATH'] ?? '', HOME: process.env['HOME'] ?? '' }
   const log = recordingLogger(logs)
   const clock = options.clock === undefined ? {} : { clock: options.clock }
+  const wire = checkWireOf(t, config.server.command, options.wire)
   const sidecar = await startSidecar(config, {
     env,
     cwd: process.cwd(),
@@ -67,7 +72,11 @@ export async function startTestSidecar(t: Test, options: TestOptions = {}): Prom
     version: '0.0.0-test',
     ...clock,
   })
-  t.teardown(() => sidecar.stop())
+  wire.listensOn(Number(new URL(sidecar.url).port))
+  t.teardown(async () => {
+    await sidecar.stop()
+    wire.finish()
+  })
   const metrics = async (): Promise<string> => (await send(`${sidecar.adminUrl}/metrics`, 'GET')).body
   return {
     sidecar,
@@ -76,6 +85,7 @@ export async function startTestSidecar(t: Test, options: TestOptions = {}): Prom
     adminUrl: sidecar.adminUrl,
     logs,
     config,
+    wire,
     metrics,
     metric: async (start) => {
       const lines = (await metrics()).split('\n').filter((line) => line.startsWith(start))

@@ -23,6 +23,7 @@ function manualClock() {
   const timers = new Set<{ at: number; ms: number; then: () => void }>()
   const clock: Clock = {
     now: () => now,
+    epoch: () => now,
     after: (ms, then) => {
       const timer = { at: now + ms, ms, then }
       timers.add(timer)

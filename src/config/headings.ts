@@ -1,0 +1,15 @@
+/** What the sections of the file are about, in the order of the reference; `''` is the file itself. */
+export const SECTIONS: Readonly<Record<string, string>> = {
+  '': 'Configuration of mcp-sidecar.',
+  server: 'The stdio MCP server and how it is started.',
+  'server.env': 'The environment of the server: nothing but the base set, what is allowed and what is set.',
+  listen: 'Where and how clients reach the server.',
+  admin: 'Health and metrics, on a port of their own.',
+  auth: 'Who may call: a token file, or `none` for everyone.',
+  'auth.bearer': 'Bearer tokens (RFC 6750).',
+  limits: 'Bounds; each is there so that one caller cannot take everything.',
+  log: 'The log: how much of it and in which form.',
+}
+
+/** Sections that say something by being there: empty, they would promise a protection that is not. */
+export const FILLED_SECTIONS: ReadonlySet<string> = new Set(['auth', 'auth.bearer'])

@@ -1,0 +1,311 @@
+import { randomBytes } from 'node:crypto'
+import { SidecarError } from '../core/errors.ts'
+import type { Message } from '../core/jsonrpc.ts'
+import { localRefusal, localResult } from '../core/local.ts'
+import type { CallHandle, CallLease, LeaseWish, Timer, UpstreamCall, UpstreamOwner } from '../core/types.ts'
+import { GroupLease } from './group-lease.ts'
+import { GroupProcess } from './group-process.ts'
+import type { Link } from './link.ts'
+import type { ProcessContext } from './process.ts'
+import { backoffMs } from './readiness.ts'
+import { noHandle, WaitingCalls } from './waiting.ts'
+
+export interface GroupOptions {
+  /** Processes at work for one principal at a time; those that wait for a client do not count. */
+  readonly poolSize: number
+  /** The same with those that wait. */
+  readonly maxPerPrincipal: number
+  readonly startTimeoutMs: number
+  /** The sidecar's own version, for `clientInfo`. */
+  readonly version: string
+  readonly onToolsChanged: (principalId: string) => void
+}
+
+/**
+ * The legacy processes of one principal. One call during which the server may ask has a process to itself; everything
+ * else runs beside it.
+ */
+export class Group {
+  readonly #principalId: string
+  readonly #source: { take(): Link }
+  readonly #options: GroupOptions
+  readonly #context: ProcessContext
+  readonly #processes: GroupProcess[] = []
+  readonly #waiting: WaitingCalls<UpstreamCall, GroupLease>
+  readonly #listeners = new Set<GroupLease>()
+  #failures = 0
+  #retry: Timer | undefined
+  #closed = false
+
+  constructor(principalId: string, source: { take(): Link }, options: GroupOptions, context: ProcessContext) {
+    this.#principalId = principalId
+    this.#source = source
+    this.#options = options
+    this.#context = context
+    this.#waiting = new WaitingCalls(context.clock)
+  }
+
+  get queuedBytes(): number {
+    let total = 0
+    for (const { link } of this.#processes) total += link.queuedBytes
+    return total
+  }
+
+  get empty(): boolean {
+    return this.#processes.length === 0 && this.#waiting.size === 0 && this.#listeners.size === 0
+  }
+
+  /** Since when the longest unused of its processes is so; undefined if all are needed. Monotonic milliseconds. */
+  get idleSince(): number | undefined {
+    let oldest: number | undefined
+    for (const each of this.#spare()) oldest = Math.min(oldest ?? each.lastUsed, each.lastUsed)
+    return oldest
+  }
+
+  lease(owner: UpstreamOwner, wish: LeaseWish): CallLease {
+    const lease = new GroupLease(this, owner, wish)
+    if (wish.use === 'listening') this.#listeners.add(lease)
+    return lease
+  }
+
+  /** Puts a call on its way as soon as there is a process for it. */
+  call(lease: GroupLease, call: UpstreamCall): CallHandle {
+    const process = this.#free(lease)
+    if (process !== undefined) return this.#send(process, lease, call)
+    if (this.#closed) {
+      queueMicrotask(() =>
+        call.fail(new SidecarError('ERR_UPSTREAM_EXIT', { detail: 'the server is stopped' })),
+      )
+      return noHandle
+    }
+    const handle = this.#waiting.add(call, lease, () => {
+      const found = this.#free(lease)
+      if (found === undefined) throw new Error('a call was released without a process for it')
+      return this.#send(found, lease, call)
+    })
+    this.#grow()
+    return handle
+  }
+
+  released(lease: GroupLease): void {
+    this.#listeners.delete(lease)
+    const { process } = lease
+    if (process !== undefined) {
+      process.lastUsed = this.#context.clock.now()
+      if (process.tenant === lease) process.tenant = undefined
+    }
+    for (const uri of lease.uris) {
+      if (!this.#isWatched(uri)) this.#everywhere('resources/unsubscribe', uri)
+    }
+    if (this.#waiting.size > 0) this.#dispatch()
+  }
+
+  /** Subscribes where that has not been done. */
+  watch(uris: readonly string[], lease: GroupLease): void {
+    for (const uri of uris) {
+      if (this.#isWatched(uri, lease)) continue
+      this.#everywhere('resources/subscribe', uri)
+    }
+    if (this.#processes.length === 0) this.#grow()
+  }
+
+  /** A process has begun, or ceased, to wait for a client. */
+  parkedChanged(): void {
+    if (this.#waiting.size > 0) this.#dispatch()
+  }
+
+  /**
+   * Ends processes that nobody needs and that have been unused since before then.
+   *
+   * @returns how many
+   */
+  endIdle(before: number, most = Number.POSITIVE_INFINITY): number {
+    const idle = this.#spare().filter(({ lastUsed }) => lastUsed <= before)
+    idle.sort((a, b) => a.lastUsed - b.lastUsed)
+    const chosen = idle.slice(0, most)
+    for (const each of chosen) this.#end(each)
+    return chosen.length
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#retry?.cancel()
+    const error = new SidecarError('ERR_UPSTREAM_EXIT', { detail: 'the server is stopped' })
+    this.#waiting.fail(error)
+    for (const each of [...this.#processes]) this.#end(each)
+    for (const each of this.#listeners) each.owner.onEnd(error)
+  }
+
+  /** Processes that could go; where somebody listens, one stays. */
+  #spare(): GroupProcess[] {
+    const spare = this.#processes.filter(
+      (each) => each.tenant === undefined && each.link.pending.length === 0,
+    )
+    return this.#listeners.size > 0 && spare.length === this.#processes.length ? spare.slice(1) : spare
+  }
+
+  #free(lease: GroupLease): GroupProcess | undefined {
+    const ready = this.#processes.filter(({ server }) => server !== undefined)
+    const { use, instance } = lease.wish
+    if (use !== 'exclusive') return ready.find(({ tenant }) => tenant === undefined) ?? ready[0]
+    const same = instance === undefined ? undefined : ready.find((each) => each.instance === instance)
+    if (same !== undefined) return same.vacant ? same : undefined
+    // The one used last is the likeliest to be warm.
+    let best: GroupProcess | undefined
+    for (const each of ready)
+      if (each.vacant && (best === undefined || each.lastUsed > best.lastUsed)) best = each
+    return best
+  }
+
+  #send(process: GroupProcess, lease: GroupLease, call: UpstreamCall): CallHandle {
+    lease.process = process
+    process.lastUsed = this.#context.clock.now()
+    if (lease.wish.use === 'exclusive') process.tenant = lease
+    if (call.message.method === 'initialize') {
+      queueMicrotask(() => call.answer(localResult('0', process.server ?? {})))
+      return noHandle
+    }
+    if (lease.wish.logLevel !== undefined) process.setLevel(lease.wish.logLevel)
+    return process.link.call(call, lease)
+  }
+
+  #dispatch(): void {
+    while (this.#waiting.releaseFirst((lease) => this.#free(lease) !== undefined)) {
+      // Each one that goes takes what was free for it.
+    }
+    this.#grow()
+  }
+
+  /** Starts a process if calls wait that no process will soon be free for. */
+  #grow(): void {
+    const listening = this.#listeners.size > 0 && this.#processes.length === 0
+    if (this.#closed || this.#retry !== undefined || (this.#waiting.size === 0 && !listening)) return
+    let working = 0
+    let starting = 0
+    for (const { tenant, server, suspected } of this.#processes) {
+      if (tenant?.parked === true) continue
+      if (server === undefined) starting++
+      else if (!suspected) working++
+    }
+    const wanted = Math.min(this.#options.poolSize - working, Math.max(this.#waiting.size, listening ? 1 : 0))
+    for (let i = starting; i < wanted; i++) if (!this.#start()) return
+  }
+
+  #start(): boolean {
+    if (this.#processes.length >= this.#options.maxPerPrincipal && !this.#endSuspected()) {
+      this.#full(new SidecarError('ERR_OVERLOADED', { detail: 'too many processes of one principal' }))
+      return false
+    }
+    let link: Link
+    try {
+      link = this.#source.take()
+    } catch (thrown) {
+      this.#full(SidecarError.from(thrown))
+      return false
+    }
+    const process = new GroupProcess(randomBytes(12).toString('base64url'), link, this.#context, {
+      onReady: () => this.#ready(process),
+      onGone: (error) => this.#gone(process, error),
+      onRequest: (message) => this.#onRequest(process, message),
+      onNotification: (message) => this.#onNotification(process, message),
+    })
+    this.#processes.push(process)
+    process.start(this.#options.version, this.#options.startTimeoutMs)
+    return true
+  }
+
+  /** With a process that is at work now, those who wait may get that; without one they get the reason. */
+  #full(error: SidecarError): void {
+    if (this.#processes.some(({ tenant }) => tenant?.parked !== true)) return
+    this.#waiting.fail(error)
+  }
+
+  /** A process in which a call that was given up on may still run serves no other; it can make way. */
+  #endSuspected(): boolean {
+    const suspected = this.#processes.find((each) => each.tenant === undefined && each.suspected)
+    if (suspected !== undefined) this.#end(suspected)
+    return suspected !== undefined
+  }
+
+  #end(process: GroupProcess): void {
+    const at = this.#processes.indexOf(process)
+    if (at >= 0) this.#processes.splice(at, 1)
+    void process.link.stop()
+  }
+
+  #ready(process: GroupProcess): void {
+    this.#failures = 0
+    const uris = new Set([...this.#listeners].flatMap(({ uris: own }) => [...own]))
+    for (const uri of uris) process.request('resources/subscribe', { uri })
+    this.#dispatch()
+  }
+
+  #gone(process: GroupProcess, error: SidecarError): void {
+    const at = this.#processes.indexOf(process)
+    if (at < 0) return
+    this.#processes.splice(at, 1)
+    if (process.server === undefined) {
+      this.#failures++
+      if (this.#processes.length === 0) this.#waiting.fail(error)
+    }
+    if (this.#closed || this.#listeners.size + this.#waiting.size === 0) return
+    const pauseMs = backoffMs(this.#failures, Math.random())
+    if (pauseMs === 0) {
+      this.#grow()
+      return
+    }
+    this.#retry ??= this.#context.clock.after(pauseMs, () => {
+      this.#retry = undefined
+      this.#grow()
+    })
+  }
+
+  #onRequest(process: GroupProcess, message: Message): void {
+    const { tenant, link } = process
+    if (tenant !== undefined) {
+      tenant.owner.onRequest(message, tenant.latest)
+      return
+    }
+    const idText = message.idText as string
+    if (message.method === 'roots/list') link.send(localResult(idText, { roots: [] }))
+    else {
+      this.#context.metrics.dropped('server_request_nobody')
+      link.send(localRefusal(idText, -32601, 'ERR_NO_CLIENT'))
+    }
+  }
+
+  #onNotification(process: GroupProcess, message: Message): void {
+    if (message.method === 'notifications/tools/list_changed') this.#options.onToolsChanged(this.#principalId)
+    switch (message.method) {
+      case 'notifications/tools/list_changed':
+      case 'notifications/prompts/list_changed':
+      case 'notifications/resources/list_changed':
+        for (const each of this.#listeners) each.owner.onNotification(message, undefined)
+        return
+      case 'notifications/resources/updated': {
+        const uri = message.paramString('uri')
+        for (const each of this.#listeners) {
+          if (uri !== undefined && each.watches(uri)) each.owner.onNotification(message, undefined)
+        }
+        return
+      }
+      case 'notifications/message':
+        if (process.soleListener !== process.tenant) break
+        process.tenant?.owner.onNotification(message, process.tenant.latest)
+        return
+      case 'notifications/cancelled':
+        process.tenant?.owner.onNotification(message, process.tenant.latest)
+        return
+    }
+    this.#context.metrics.dropped('unattributable')
+  }
+
+  #isWatched(uri: string, except?: GroupLease): boolean {
+    for (const each of this.#listeners) if (each !== except && each.uris.has(uri)) return true
+    return false
+  }
+
+  #everywhere(method: string, uri: string): void {
+    for (const each of this.#processes) if (each.server !== undefined) each.request(method, { uri })
+  }
+}

@@ -1,0 +1,268 @@
+import { localEnvelope, metaKey } from '../core/envelope.ts'
+import { SidecarError } from '../core/errors.ts'
+import type { Message } from '../core/jsonrpc.ts'
+import { localRefusal, localRequest, localResult } from '../core/local.ts'
+import { logLevels } from '../core/mcp.ts'
+import {
+  anonymous,
+  type CallHandle,
+  type DiscoverResult,
+  type ModernCall,
+  type StatelessServer,
+} from '../core/types.ts'
+import { Link } from './link.ts'
+import type { PoolOptions } from './pool.ts'
+import { type Probe, probe } from './probe.ts'
+import type { ProcessContext } from './process.ts'
+import { Readiness } from './readiness.ts'
+import { forever, Subscription } from './subscription.ts'
+import { noHandle, WaitingCalls } from './waiting.ts'
+
+/** A process that answered `server/discover`; undefined if another one has to be started for the work. */
+export interface Discovered {
+  readonly discovered: DiscoverResult
+  readonly link: Link | undefined
+}
+
+/**
+ * One process of a modern server, for whoever calls: each request carries its own context, so nothing has to be told
+ * apart but ids, tokens and subscriptions. Restarted when it ends; subscriptions are then opened again
+ * (2026-07-28, basic/transports/stdio, "Shutdown").
+ */
+export class ModernProcess implements StatelessServer {
+  readonly #options: PoolOptions
+  readonly #context: ProcessContext
+  readonly #readiness: Readiness
+  readonly #waiting: WaitingCalls<ModernCall, undefined>
+  readonly #subscriptions = new Set<Subscription>()
+  #probe: Probe | undefined
+  #link: Link | undefined
+  #discovered: DiscoverResult | undefined
+  /** Waiting for the first answer to discover. */
+  #curious: { resolve(found: DiscoverResult): void; reject(error: SidecarError): void }[] = []
+  readonly #onLegacy: (reason: string) => void
+  /** The sidecar listens for changes of the tools itself. */
+  #watching = false
+  #closed = false
+
+  /**
+   * @param first what a probe found, and the process it found it with
+   * @param onLegacy calls when the server does not answer as a modern one (any more); it is tried again all the same
+   */
+  constructor(
+    options: PoolOptions,
+    context: ProcessContext,
+    first: Discovered | undefined,
+    onLegacy: (reason: string) => void,
+  ) {
+    this.#options = options
+    this.#context = context
+    this.#onLegacy = onLegacy
+    this.#readiness = new Readiness(context.clock, context.log, () => {
+      context.metrics.processRestarted()
+      this.#start()
+    })
+    this.#waiting = new WaitingCalls(context.clock)
+    this.#discovered = first?.discovered
+    if (first === undefined) this.#start()
+    else this.#serve(first.link ?? new Link(options.command, context, options))
+  }
+
+  get ready(): boolean {
+    return this.#readiness.ready
+  }
+
+  get processes(): number {
+    return this.#link === undefined && this.#probe === undefined ? 0 : 1
+  }
+
+  get queuedBytes(): number {
+    return this.#link?.queuedBytes ?? 0
+  }
+
+  /** Nothing is under way and nobody listens. */
+  get idle(): boolean {
+    const calls = (this.#link?.pending.length ?? 0) - (this.#watching ? 1 : 0)
+    return this.#waiting.size === 0 && this.#subscriptions.size === 0 && calls === 0
+  }
+
+  /** @throws ERR_UPSTREAM_EXIT */
+  discovered(): DiscoverResult | Promise<DiscoverResult> {
+    if (this.#discovered !== undefined) return this.#discovered
+    if (this.#probe === undefined) throw this.#gone()
+    return new Promise((resolve, reject) => {
+      this.#curious.push({ resolve, reject })
+    })
+  }
+
+  call(call: ModernCall): CallHandle {
+    if (call.message.method !== 'subscriptions/listen') return this.#send(call)
+    const subscription = new Subscription(call, () => this.#subscriptions.delete(subscription))
+    this.#subscriptions.add(subscription)
+    if (this.#closed) queueMicrotask(() => subscription.end(this.#gone()))
+    else subscription.handle = this.#link?.call(subscription, call.principal.id)
+    return subscription
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    this.#readiness.close()
+    await Promise.all([this.#link?.stop(), this.#probe?.stop()])
+  }
+
+  #send(call: ModernCall): CallHandle {
+    if (this.#link !== undefined) return this.#link.call(call, call.principal.id)
+    if (this.#closed || this.#readiness.waiting) {
+      queueMicrotask(() => call.fail(this.#gone()))
+      return noHandle
+    }
+    return this.#waiting.add(call, undefined, (each) => this.#send(each))
+  }
+
+  #start(): void {
+    if (this.#closed) return
+    const trial = probe(this.#options.command, this.#context, this.#options)
+    this.#probe = trial
+    void trial.result.then((result) => {
+      this.#probe = undefined
+      const curious = this.#curious
+      this.#curious = []
+      if (result.era === 'legacy' || this.#closed) {
+        const detail = result.era === 'legacy' ? result.reason : 'it is being stopped'
+        const error = new SidecarError('ERR_UPSTREAM_EXIT', { detail })
+        for (const { reject } of curious) reject(error)
+        this.#waiting.fail(error)
+        if (this.#closed) return
+        this.#readiness.down(detail)
+        if (result.era === 'legacy' && result.certain) this.#onLegacy(detail)
+        return
+      }
+      this.#discovered = result.discovered
+      for (const { resolve } of curious) resolve(result.discovered)
+      this.#serve(result.link ?? new Link(this.#options.command, this.#context, this.#options))
+    })
+  }
+
+  #serve(link: Link): void {
+    this.#link = link
+    link.attach({
+      onRequest: (message) => this.#onRequest(link, message),
+      onNotification: (message) => this.#onNotification(link, message),
+      onEnd: (error) => this.#onEnd(link, error),
+    })
+    if (this.#link !== link) return
+    if (this.#readiness.up()) {
+      const { name, version } = serverInfo(this.#discovered?.['_meta'])
+      const versions = this.#discovered?.supportedVersions
+      this.#context.log.info({ server: name, serverVersion: version, versions }, 'the MCP server answers')
+    }
+    this.#watchTools(link)
+    this.#waiting.release()
+    for (const each of this.#subscriptions) each.handle = link.call(each, each.principal.id)
+  }
+
+  /** Headers of calls are checked by what the tools declare, so the sidecar has to know when they change (D27). */
+  #watchTools(link: Link): void {
+    this.#options.onToolsChanged(undefined)
+    const tools = this.#discovered?.capabilities['tools'] as { listChanged?: unknown } | undefined
+    this.#watching = tools?.listChanged === true
+    if (!this.#watching) return
+    const over = (): void => {
+      this.#watching = false
+    }
+    const watch: ModernCall = {
+      message: localRequest('subscriptions/listen', {
+        notifications: { toolsListChanged: true },
+        _meta: localEnvelope(this.#options.version),
+      }),
+      principal: anonymous,
+      logLevel: undefined,
+      reachable: false,
+      deadline: forever,
+      progress: () => {},
+      notify: ({ method }) => {
+        if (method === 'notifications/tools/list_changed') this.#options.onToolsChanged(undefined)
+      },
+      answer: over,
+      fail: over,
+    }
+    link.call(watch, undefined)
+  }
+
+  #onEnd(link: Link, error: SidecarError): void {
+    if (this.#link !== link) return
+    this.#link = undefined
+    if (this.#closed) {
+      this.#waiting.fail(error)
+      for (const each of [...this.#subscriptions]) each.end(error)
+      return
+    }
+    this.#readiness.down(error.detail ?? error.code)
+  }
+
+  #gone(): SidecarError {
+    return new SidecarError('ERR_UPSTREAM_EXIT', { detail: 'the server is down' })
+  }
+
+  /** Servers of this era ask by answering; a request of theirs is nobody's. */
+  #onRequest(link: Link, message: Message): void {
+    this.#context.metrics.dropped('server_request')
+    link.send(localRefusal(message.idText as string, -32601, 'ERR_UNSUPPORTED'))
+  }
+
+  #onNotification(link: Link, message: Message): void {
+    const subscription = message.metaSpans?.subscriptionId
+    if (subscription !== undefined) {
+      const call = subscriptionOf(link, Number(message.text(subscription)))
+      if (call === undefined) this.#context.metrics.dropped('late_subscription')
+      else call.notify(message)
+      return
+    }
+    if (message.method === 'notifications/message') {
+      this.#onLog(link, message)
+      return
+    }
+    if (message.method === 'notifications/cancelled') {
+      // The specification has two ways for a server to end a subscription; both are understood (D30).
+      const id = Number(message.paramKey('requestId')?.slice(1))
+      if (subscriptionOf(link, id) !== undefined) {
+        link.settle(
+          id,
+          localResult(String(id), { resultType: 'complete', _meta: { [metaKey('subscriptionId')]: id } }),
+        )
+        return
+      }
+    }
+    this.#context.metrics.dropped('unattributable')
+  }
+
+  /** Log messages name no request: they go to the only one that wants some, or to nobody (protocol: "Logging"). */
+  #onLog(link: Link, message: Message): void {
+    let only: ModernCall | undefined
+    for (const { call } of link.pending) {
+      const modern = call as ModernCall
+      if (modern.logLevel === undefined) continue
+      if (only !== undefined) {
+        this.#context.metrics.dropped('unattributable')
+        return
+      }
+      only = modern
+    }
+    const levels: readonly (string | undefined)[] = logLevels
+    const level = levels.indexOf(message.paramString('level'))
+    if (only === undefined || level < levels.indexOf(only.logLevel))
+      this.#context.metrics.dropped('log_message')
+    else only.notify(message)
+  }
+}
+
+/** The subscription that has this id of the link. */
+function subscriptionOf(link: Link, id: number): ModernCall | undefined {
+  const { call } = link.find(id) ?? {}
+  return call?.message.method === 'subscriptions/listen' ? (call as ModernCall) : undefined
+}
+
+function serverInfo(meta: unknown): { name?: unknown; version?: unknown } {
+  const info = (meta as Record<string, unknown> | undefined)?.[metaKey('serverInfo')]
+  return typeof info === 'object' && info !== null ? info : {}
+}
