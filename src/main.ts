@@ -93,6 +93,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   const serverContext = {
     ...{ clock, log, metrics, reaper, version: context.version },
     onToolsChanged: (principalId: string | undefined) => toolHeaders.invalidate(principalId),
+    giveUpSession: (principalId: string) => registry.giveUpOne(principalId),
   }
   const toolHeaders = new ToolHeaders(() => world.server, serverContext, { version: context.version })
   // Lasts as long as the process, so that a reload voids no client's requestState.

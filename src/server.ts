@@ -23,6 +23,8 @@ export interface ServerContext extends ProcessContext {
   readonly version: string
   /** Calls when the tools of the server may have changed: for one principal, or for all. */
   readonly onToolsChanged: (principalId: string | undefined) => void
+  /** At the limit of processes: ends an unused session of this principal, if there is one. */
+  readonly giveUpSession: (principalId: string) => boolean
 }
 
 /** @param command with the whole environment of the server */
@@ -50,7 +52,8 @@ export function buildServer(config: Config, command: ServerCommand, context: Ser
     const pool = new PerSessionPool(options, context)
     const { poolSize } = server
     const maxPerPrincipal = limits.processesPerPrincipal
-    const groups = new LegacyGroups(pool, { ...options, poolSize, maxPerPrincipal }, context)
+    const { giveUpSession } = context
+    const groups = new LegacyGroups(pool, { ...options, poolSize, maxPerPrincipal, giveUpSession }, context)
     pool.guest = groups
     return { era: 'legacy', pool, stateless: new LegacyBehindModern(groups, legacyContext), life: pool }
   }

@@ -58,7 +58,7 @@ export function legacyResult(answer: Message, method: string): Message {
     each.key === 'resultType' ||
     (knowsHints && cacheHints.has(each.key)) ||
     isUnstructured(each) ||
-    (emptied && each === meta)
+    (emptied && each.key === '_meta')
   edits.push(...reshaped(bytes, result, goes, added))
   if (method !== 'tools/list') return answer.edited(...inOrder(edits))
   const tools = toolEdits(bytes, member(bytes, result, 'tools'))

@@ -64,7 +64,7 @@ export class Registry implements Sessions {
    */
   open(principal: Principal, transport: Transport, main?: Outlet): Session {
     if (this.#draining) throw new SidecarError('ERR_DRAINING')
-    if (this.#all.size >= this.#options.maxSessions && !this.#giveUpOne(principal)) {
+    if (this.#all.size >= this.#options.maxSessions && !this.giveUpOne(principal.id)) {
       throw new SidecarError('ERR_OVERLOADED', {
         detail: `${this.#options.maxSessions} sessions are open (limits.sessions)`,
         headers: { 'Retry-After': '5' },
@@ -102,7 +102,7 @@ export class Registry implements Sessions {
           const fields = { session: fingerprint(id), reason: error.detail ?? error.code }
           context.log.info(fields, 'session ended')
         },
-        makeRoom: (needy) => this.#giveUpOne(needy.principal),
+        makeRoom: (needy) => this.giveUpOne(needy.principal.id),
       },
       main,
     )
@@ -136,10 +136,10 @@ export class Registry implements Sessions {
    * At a limit, the longest unused session of the same principal makes way: clients that vanish without a DELETE
    * would otherwise hold every place for the whole idle time. Its client, should it return, gets 404 and starts anew.
    */
-  #giveUpOne(principal: Principal): boolean {
+  giveUpOne(principalId: string): boolean {
     let oldest: Session | undefined
     for (const session of this.#sessions.values()) {
-      if (session.principal.id !== principal.id || !session.idle) continue
+      if (session.principal.id !== principalId || !session.idle) continue
       if (oldest === undefined || session.lastUsed < oldest.lastUsed) oldest = session
     }
     oldest?.end(new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'unused, and its place was needed' }))

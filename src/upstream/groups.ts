@@ -7,6 +7,8 @@ import type { ProcessContext } from './process.ts'
 export interface GroupsOptions extends GroupOptions {
   /** Processes nobody has used for so long are ended. Milliseconds. */
   readonly idleMs: number
+  /** At the limit: ends an unused session of this principal, if there is one. */
+  readonly giveUpSession: (principalId: string) => boolean
 }
 
 /** Where processes come from, and who else wants some. */
@@ -51,7 +53,7 @@ export class LegacyGroups implements CallPool {
     const { id } = owner.principal
     let group = this.#groups.get(id)
     if (group === undefined) {
-      group = new Group(id, { take: () => this.#take() }, this.#options, this.#context)
+      group = new Group(id, { take: () => this.#take(id) }, this.#options, this.#context)
       this.#groups.set(id, group)
     }
     return group.lease(owner, wish)
@@ -81,11 +83,12 @@ export class LegacyGroups implements CallPool {
     this.#groups.clear()
   }
 
-  #take(): Link {
+  #take(principalId: string): Link {
     try {
       return this.#source.take()
     } catch (thrown) {
-      if (SidecarError.from(thrown).code !== 'ERR_OVERLOADED' || !this.makeRoom()) throw thrown
+      const full = SidecarError.from(thrown).code === 'ERR_OVERLOADED'
+      if (!full || !(this.makeRoom() || this.#options.giveUpSession(principalId))) throw thrown
       return this.#source.take()
     }
   }

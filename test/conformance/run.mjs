@@ -12,24 +12,44 @@ import { parseArgs } from 'node:util'
 const HERE = import.meta.dirname
 const ROOT = join(HERE, '..', '..')
 const SIDECAR = join(ROOT, 'dist', 'bin', 'mcp-sidecar.js')
-const FIXTURE = join(ROOT, 'test', 'fixtures', 'conformance-server.mjs')
-const EXPECTED_FAILURES = join(HERE, 'expected-failures.yml')
+const fixture = (name, ...args) => [process.execPath, join(ROOT, 'test', 'fixtures', name), ...args]
 
-/** The fixture runs once per entry; eras are legacy, modern and dual. One without a list expects no failure. */
-const ERAS = [{ era: 'legacy', expectedFailures: EXPECTED_FAILURES }, { era: 'modern' }, { era: 'dual' }]
+const REQUIREMENTS = 'conformance-0.2'
+
+/** Of the tasks extension, which a server may leave out; one that has it is tested below. */
+const TASK_SCENARIOS = [
+  ...['lifecycle', 'capability-negotiation', 'wire-fields', 'request-state-removal', 'mrtr-input'],
+  ...['request-headers', 'dispatch-and-envelope', 'required-task-error', 'mrtr-composition'],
+].map((name) => `tasks-${name}`)
+
+/** Scenarios that the 2026-07-28 run may fail without its server; the suites do not count them either. */
+const EXTENSIONS = new Set(TASK_SCENARIOS)
 
 const SUITES = [
   { name: '0.1.16 all', package: 'conformance-0.1', args: ['--suite', 'all'] },
-  {
-    name: '0.2.0-alpha.12 2025-11-25',
-    package: 'conformance-0.2',
-    args: ['--requirements', '2025-11-25'],
-  },
+  { name: '0.2.0-alpha.12 2025-11-25', package: REQUIREMENTS, args: ['--requirements', '2025-11-25'] },
   {
     name: '0.2.0-alpha.12 2026-07-28',
-    package: 'conformance-0.2',
+    package: REQUIREMENTS,
     args: ['--requirements', '2026-07-28'],
+    modern: true,
+    without: EXTENSIONS,
   },
+]
+
+const TASKS = TASK_SCENARIOS.map((name) => ({ name, package: REQUIREMENTS, args: ['--scenario', name] }))
+
+/** Servers behind the sidecar. What one is expected to fail concerns modern clients only; without a list, nothing. */
+const SERVERS = [
+  {
+    name: 'legacy',
+    command: fixture('conformance-server.mjs', 'legacy'),
+    suites: SUITES,
+    expectedFailures: join(HERE, 'expected-failures.yml'),
+  },
+  { name: 'modern', command: fixture('conformance-server.mjs', 'modern'), suites: SUITES },
+  { name: 'dual', command: fixture('conformance-server.mjs', 'dual'), suites: SUITES },
+  { name: 'modern with tasks', command: fixture('tasks-server.mjs'), suites: TASKS },
 ]
 
 const START_TIMEOUT_MS = 30_000
@@ -108,9 +128,9 @@ const urlIn = (line) => {
   }
 }
 
-const startSidecar = async (era) => {
+const startSidecar = async (command) => {
   if (!existsSync(SIDECAR)) throw new RunError(`${SIDECAR} is missing: run npm run build`)
-  const args = [SIDECAR, '--port', '0', '--admin-port', '0', '--', process.execPath, FIXTURE, era]
+  const args = [SIDECAR, '--port', '0', '--admin-port', '0', '--', ...command]
   const sidecar = start(process.execPath, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] })
   const log = []
   const url = await new Promise((resolve, reject) => {
@@ -178,21 +198,16 @@ const runSuite = async (node, suite, url, expected) => {
   }
 }
 
-/** Scenarios of protocol extensions, which a server may leave out; the suite lists them with that reason. */
-const extensionScenarios = (output) =>
-  new Set(output.map((line) => line.match(/^\s*[✓✗] (\S+) \(extension\)$/)?.[1]).filter(Boolean))
-
 const describe = (status, { scenario, check }) =>
   `  ${status} ${scenario} ${check.id}: ${check.errorMessage ?? check.description}`
 
-const report = (title, seconds, { code, output, checks }, expected) => {
-  const extensions = extensionScenarios(output)
+const report = (title, seconds, { code, output, checks }, expected, skipped) => {
   const passed = checks.filter(({ check }) => check.status === 'SUCCESS')
   const warnings = checks.filter(({ check }) => check.status === 'WARNING')
   const failures = checks.filter(({ check }) => check.status === 'FAILURE')
   const excused = failures.filter(
     ({ scenario, check }) =>
-      extensions.has(scenario) ||
+      skipped.has(scenario) ||
       expected.entries.has(scenario) ||
       expected.entries.has(`${scenario}:${check.id}`),
   )
@@ -208,24 +223,30 @@ const report = (title, seconds, { code, output, checks }, expected) => {
   return { passed: passed.length, failed: failed.length + (broken ? 1 : 0) }
 }
 
-const runSuites = async (node, label, url, expected) => {
+const runSuites = async (node, label, url, suites, expectedFailures) => {
   const total = { passed: 0, failed: 0 }
-  for (const suite of SUITES) {
+  for (const suite of suites) {
+    const expected = await readExpectedFailures(suite.modern ? expectedFailures : undefined)
     const started = performance.now()
     const result = await runSuite(node, suite, url, expected)
     const seconds = (performance.now() - started) / 1000
-    const { passed, failed } = report(`${label} ${suite.name}`, seconds, result, expected)
+    const { passed, failed } = report(
+      `${label} ${suite.name}`,
+      seconds,
+      result,
+      expected,
+      suite.without ?? new Set(),
+    )
     total.passed += passed
     total.failed += failed
   }
   return total
 }
 
-const runEra = async (node, { era, expectedFailures }) => {
-  const expected = await readExpectedFailures(expectedFailures)
-  const { sidecar, url, log } = await startSidecar(era)
+const runServer = async (node, { name, command, suites, expectedFailures }) => {
+  const { sidecar, url, log } = await startSidecar(command)
   try {
-    const total = await runSuites(node, era, url, expected)
+    const total = await runSuites(node, name, url, suites, expectedFailures)
     if (!children.has(sidecar)) {
       console.log(`  the sidecar ended during the run:\n${log.slice(-20).join('\n')}`)
       total.failed += 1
@@ -242,9 +263,9 @@ const main = async () => {
   const node = findNode()
   const totals = []
   if (values.url) {
-    totals.push(await runSuites(node, values.url, values.url, await readExpectedFailures(EXPECTED_FAILURES)))
+    totals.push(await runSuites(node, values.url, values.url, SUITES, undefined))
   } else {
-    for (const entry of ERAS) totals.push(await runEra(node, entry))
+    for (const server of SERVERS) totals.push(await runServer(node, server))
   }
   const passed = totals.reduce((sum, total) => sum + total.passed, 0)
   const failed = totals.reduce((sum, total) => sum + total.failed, 0)

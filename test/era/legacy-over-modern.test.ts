@@ -596,6 +596,6 @@ t.test('whatever happens in whatever order, each caller gets its own answer once
       }
       return true
     }),
-    4000,
+    2000,
   )
 })

@@ -10,29 +10,10 @@ const maxWaiting = 4 * 1024 * 1024
 /** Why the wire of this sidecar is not checked; begins with `unchecked because`. */
 export type WireOptOut = `unchecked because ${string}`
 
-class CheckedSidecar {
-  readonly watch = new WireWatch()
+interface CheckedSidecar {
+  readonly watch: WireWatch
   readonly command: string
   port: number | undefined
-  #waiting: Seen[] = []
-  #bytes = 0
-
-  constructor(command: readonly string[]) {
-    this.command = JSON.stringify(command)
-  }
-
-  note(seen: Seen): void {
-    this.#waiting.push(seen)
-    if ('text' in seen) this.#bytes += seen.text.length
-    if (this.#bytes > maxWaiting) this.check()
-  }
-
-  check(): void {
-    const waiting = this.#waiting
-    this.#waiting = []
-    this.#bytes = 0
-    for (const seen of waiting) this.watch.note(seen)
-  }
 }
 
 /** Oldest first. */
@@ -56,6 +37,25 @@ function ownerOf(seen: Seen): CheckedSidecar | undefined {
 }
 
 let listening = false
+/** In the order in which it passed, whoever it belongs to: sidecars with the same command share their processes here. */
+let waiting: { readonly owner: CheckedSidecar; readonly seen: Seen }[] = []
+let waitingBytes = 0
+const illFormed = new Set<string>()
+
+function note(seen: Seen): void {
+  const owner = ownerOf(seen)
+  if (owner === undefined) return
+  waiting.push({ owner, seen })
+  if ('text' in seen) waitingBytes += seen.text.length
+  if (waitingBytes > maxWaiting) checkWaiting()
+}
+
+function checkWaiting(): void {
+  const all = waiting
+  waiting = []
+  waitingBytes = 0
+  for (const { owner, seen } of all) owner.watch.note(seen)
+}
 
 export interface WireChecks {
   /** To be told once it is known. */
@@ -67,23 +67,27 @@ export interface WireChecks {
 }
 
 export function checkWireOf(t: Test, command: readonly string[], optOut: WireOptOut | undefined): WireChecks {
-  if (!listening) listenToWire((seen) => ownerOf(seen)?.note(seen))
+  if (!listening) listenToWire(note)
   listening = true
-  const sidecar = new CheckedSidecar(command)
+  const sidecar: CheckedSidecar = {
+    watch: new WireWatch(undefined, illFormed),
+    command: JSON.stringify(command),
+    port: undefined,
+  }
   running.push(sidecar)
   return {
     listensOn: (port) => {
       sidecar.port = port
     },
     verdict: () => {
-      sidecar.check()
+      checkWaiting()
       return sidecar.watch
     },
     finish: () => {
       running.splice(running.indexOf(sidecar), 1)
       if (optOut !== undefined) t.comment(`wire ${optOut}`)
       else {
-        sidecar.check()
+        checkWaiting()
         requireSound(t, sidecar.watch)
       }
     },

@@ -46,12 +46,14 @@ interface HttpExchange {
   readonly claimed: Version | undefined
   readonly asked: Questions
   type: string
-  text: string
+  /** Of a body, or of an event, that is not complete yet. */
+  parts: string[]
 }
 
 interface Piped extends Conversation {
-  said: string
-  told: string
+  /** Of lines that are not complete yet. */
+  readonly said: string[]
+  readonly told: string[]
 }
 
 /** What is in force before anything is agreed on. */
@@ -71,12 +73,15 @@ export class WireWatch {
   readonly #sessions = new Map<string, Conversation>()
   readonly #sockets = new Map<number, Conversation>()
   readonly #processes = new Map<number, Piped>()
-  /** What came in ill-formed, and is not the sidecar's fault when it goes out word for word. */
-  readonly #illFormed = new Set<string>()
+  readonly #illFormed: Set<string>
 
-  /** @param mine what belongs to this sidecar of what a process has several of */
-  constructor(mine: (seen: Seen) => boolean = () => true) {
+  /**
+   * @param mine what belongs to this sidecar of what a process has several of
+   * @param illFormed what came in ill-formed, and is not the sidecar's fault when it goes out word for word
+   */
+  constructor(mine: (seen: Seen) => boolean = () => true, illFormed = new Set<string>()) {
     this.#mine = mine
+    this.#illFormed = illFormed
   }
 
   note(seen: Seen): void {
@@ -100,7 +105,7 @@ export class WireWatch {
     const version = headers['mcp-protocol-version']
     const claimed = isVersion(version) ? version : undefined
     const known = this.#exchanges.get(exchange)
-    const http = known ?? { port, path, session, claimed, asked: new Questions(), type: '', text: '' }
+    const http = known ?? { port, path, session, claimed, asked: new Questions(), type: '', parts: [] }
     this.#exchanges.set(exchange, http)
     for (const message of messagesOf(text)) {
       http.asked.note(message)
@@ -121,20 +126,17 @@ export class WireWatch {
   }
 
   #sent(exchange: HttpExchange, text: string, last: boolean): void {
-    exchange.text += text
     const where = `to the client on ${exchange.path.split('?')[0]}`
     if (exchange.type === 'text/event-stream') {
-      const end = exchange.text.lastIndexOf('\n\n')
-      if (end < 0) return
-      const events = exchange.text.slice(0, end).split('\n\n')
-      exchange.text = exchange.text.slice(end + 2)
-      for (const event of events) this.#event(event, where, exchange)
-    } else if (last) {
-      // Metadata of OAuth is JSON, too, but not of this protocol.
-      const isMessage = exchange.type === 'application/json' && !exchange.path.startsWith('/.well-known/')
-      if (isMessage && exchange.text !== '') this.#toClient(exchange.text, where, exchange)
-      exchange.text = ''
+      for (const event of completed(exchange.parts, text, '\n\n')) this.#event(event, where, exchange)
+      return
     }
+    exchange.parts.push(text)
+    if (!last) return
+    const body = exchange.parts.splice(0).join('')
+    // Metadata of OAuth is JSON, too, but not of this protocol.
+    const isMessage = exchange.type === 'application/json' && !exchange.path.startsWith('/.well-known/')
+    if (isMessage && body !== '') this.#toClient(body, where, exchange)
   }
 
   #event(event: string, where: string, exchange: HttpExchange): void {
@@ -180,12 +182,9 @@ export class WireWatch {
   }
 
   #pipe({ process, by, text }: Extract<Seen, { kind: 'pipe' }>): void {
-    const server = this.#processes.get(process) ?? Object.assign(new Conversation(), { said: '', told: '' })
+    const server = this.#processes.get(process) ?? Object.assign(new Conversation(), { said: [], told: [] })
     this.#processes.set(process, server)
-    const from = by === 'server' ? 'said' : 'told'
-    const lines = (server[from] + text).split('\n')
-    server[from] = lines.pop() ?? ''
-    for (const line of lines) {
+    for (const line of completed(by === 'server' ? server.said : server.told, text, '\n')) {
       if (by === 'sidecar') this.#toServer(line, server)
       else for (const message of messagesOf(line)) this.#fromServer(message, server)
     }
@@ -215,7 +214,11 @@ export class WireWatch {
   }
 
   #received(message: Json, context: Parameters<typeof checkWire>[1]): void {
-    if (checkWire(message, context).length > 0) this.#illFormed.add(content(message))
+    // Between versions of the handshake era messages are handed on as they are, those of methods that the sender's own
+    // version does not know included.
+    const judges = context.version < latest ? [context.version, latest] : [context.version]
+    const faulty = judges.some((version) => checkWire(message, { ...context, version }).length > 0)
+    if (faulty) this.#illFormed.add(content(message))
   }
 
   #check(text: string, all: Json, where: string, context: Parameters<typeof checkWire>[1]): void {
@@ -234,6 +237,18 @@ export class WireWatch {
     const faults = checkWire(message, context)
     return faults.length > 0 && this.#illFormed.has(content(message)) ? [] : faults
   }
+}
+
+/**
+ * What is complete with this text; the rest is kept. A large message comes in many texts, of which none is looked at
+ * twice: what ends an event is always written in one piece.
+ */
+function completed(parts: string[], text: string, end: string): string[] {
+  const found = text.split(end)
+  const rest = found.pop() ?? ''
+  if (found.length > 0) found[0] = [...parts.splice(0), found[0]].join('')
+  if (rest !== '') parts.push(rest)
+  return found
 }
 
 function isAnswer(message: Json): boolean {
