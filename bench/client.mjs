@@ -1,6 +1,18 @@
 import { Agent, request as httpRequest } from 'node:http'
 
 export const PROTOCOL_VERSION = '2025-11-25'
+const MODERN_VERSION = '2026-07-28'
+
+/** What travels with each request of a modern client. */
+const ENVELOPE = {
+  'io.modelcontextprotocol/protocolVersion': MODERN_VERSION,
+  'io.modelcontextprotocol/clientInfo': { name: 'bench', version: '1.0.0' },
+  'io.modelcontextprotocol/clientCapabilities': {
+    sampling: {},
+    elicitation: { form: {}, url: {} },
+    roots: {},
+  },
+}
 export const ANSWER_TIMEOUT_MS = 60_000
 
 /** What the contestant `echo` answers to everything; clients of it send this id and text only. */
@@ -76,16 +88,21 @@ function checkPayload(answer, id, { text, encoded }) {
   }
 }
 
-/** One MCP session over Streamable HTTP. Every answer's id and payload are checked; what differs throws. */
+/**
+ * One MCP session over Streamable HTTP, or a modern client, which has none. Every answer's id and payload are checked;
+ * what differs throws.
+ */
 export class Client {
   #lastId = 0
   #fixed
+  #modern
   #options
 
-  /** `fixed`: the target always sends `FIXED_ANSWER`. */
-  constructor({ url, headers = {}, fixed = false }) {
+  /** `fixed`: the target always sends `FIXED_ANSWER`. `modern`: speak 2026-07-28. */
+  constructor({ url, headers = {}, fixed = false, modern = false }) {
     const { hostname, port, pathname } = new URL(url)
     this.#fixed = fixed
+    this.#modern = modern
     this.#options = {
       host: hostname,
       port,
@@ -101,6 +118,12 @@ export class Client {
 
   async open(agent) {
     const id = this.#nextId()
+    if (this.#modern) {
+      this.#options.headers['mcp-protocol-version'] = MODERN_VERSION
+      const answer = await this.#post(agent, { jsonrpc: '2.0', id, method: 'server/discover', params: {} })
+      resultOf(answer, answer.body.toString(), id)
+      return
+    }
     const clientInfo = { name: 'bench', version: '1.0.0' }
     const params = { protocolVersion: PROTOCOL_VERSION, capabilities: {}, clientInfo }
     const answer = await this.#post(agent, { jsonrpc: '2.0', id, method: 'initialize', params })
@@ -122,9 +145,10 @@ export class Client {
 
   async echoPayload(agent, expected) {
     const id = this.#nextId()
-    const head = `{"jsonrpc":"2.0","id":${id},"method":"tools/call","params":{"name":"echo","arguments":{"text":`
+    const meta = this.#modern ? `"_meta":${JSON.stringify(ENVELOPE)},` : ''
+    const head = `{"jsonrpc":"2.0","id":${id},"method":"tools/call","params":{${meta}"name":"echo","arguments":{"text":`
     const body = Buffer.concat([Buffer.from(head), expected.encoded, Buffer.from('}}}')])
-    checkPayload(await post({ ...this.#options, agent }, body), id, expected)
+    checkPayload(await post(this.#request(agent, 'tools/call', 'echo'), body), id, expected)
   }
 
   async blob(agent, bytes, expected) {
@@ -137,7 +161,16 @@ export class Client {
     return this.#fixed ? FIXED_ANSWER.id : ++this.#lastId
   }
 
+  #request(agent, method, name) {
+    if (!this.#modern) return { ...this.#options, agent }
+    const headers = { ...this.#options.headers, 'mcp-method': method }
+    if (name !== undefined) headers['mcp-name'] = name
+    return { ...this.#options, headers, agent }
+  }
+
   #post(agent, message) {
-    return post({ ...this.#options, agent }, JSON.stringify(message))
+    const { method, params } = message
+    const sent = this.#modern ? { ...message, params: { _meta: ENVELOPE, ...params } } : message
+    return post(this.#request(agent, method, params?.name), JSON.stringify(sent))
   }
 }

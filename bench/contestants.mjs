@@ -14,13 +14,13 @@ const here = (path) => fileURLToPath(new URL(path, import.meta.url))
 const node = process.execPath
 const server = here('stdio-server.mjs')
 
-function sidecar(topology) {
+function sidecar(topology, ...serverArgs) {
   return (port, folder) => {
     const tokens = join(folder, 'tokens')
     writeFileSync(tokens, `bench:${TOKEN}\n`, { mode: 0o600 })
     const listen = ['--host', '127.0.0.1', '--port', port, '--admin-port', '0']
     const options = ['--bearer-token-file', tokens, '--topology', topology]
-    return [here('../dist/bin/mcp-sidecar.js'), ...listen, ...options, '--', node, server]
+    return [here('../dist/bin/mcp-sidecar.js'), ...listen, ...options, '--', node, server, ...serverArgs]
   }
 }
 
@@ -44,7 +44,7 @@ const bodyLimit = 'its request body limit is 100 kB'
 
 /**
  * `args(port, folder)` are node's arguments; all listen on 127.0.0.1 and serve /mcp. `cannot` gives the reason by
- * figure. Options left out are at their defaults, logging included; each logs to a file.
+ * figure. The sidecar is there twice for clients with sessions, and twice for modern ones, which have none. Options left out are at their defaults, logging included; each logs to a file.
  */
 export const contestants = [
   {
@@ -58,6 +58,20 @@ export const contestants = [
     args: sidecar('per-session'),
     headers: { authorization: `Bearer ${TOKEN}` },
     cannot: { sessions: noProcessEach },
+  },
+  {
+    name: 'modern-to-legacy',
+    args: sidecar('auto'),
+    headers: { authorization: `Bearer ${TOKEN}` },
+    modern: true,
+    cannot: { sessions: 'modern clients have none' },
+  },
+  {
+    name: 'modern-to-modern',
+    args: sidecar('auto', 'modern'),
+    headers: { authorization: `Bearer ${TOKEN}` },
+    modern: true,
+    cannot: { sessions: 'modern clients have none' },
   },
   {
     name: 'floor',
@@ -116,6 +130,7 @@ export async function start(contestant, folder, { collectable = false } = {}) {
     url: `http://127.0.0.1:${port}/mcp`,
     headers: contestant.headers,
     fixed: contestant.fixed,
+    modern: contestant.modern,
   }
   const self = { contestant, child, pid: child.pid, target, memoryFile, stop: () => stop(self) }
   running.add(self)

@@ -1,6 +1,7 @@
 /**
  * A stdio MCP server without an SDK, light enough that what is measured is the bridge before it. `echo` returns its
  * text, `blob` returns `bytes` of text. Lines are joined once, at their newline, so that a 64 MiB line costs linear time.
+ * With the argument `modern` it speaks 2026-07-28, else the revisions before it.
  */
 import { payload } from './payload.mjs'
 
@@ -13,6 +14,11 @@ const tools = [
   { name: 'echo', description: 'Returns its text', inputSchema: inputSchema('text', 'string') },
   { name: 'blob', description: 'Returns bytes of text', inputSchema: inputSchema('bytes', 'integer') },
 ]
+
+const modern = process.argv[2] === 'modern'
+/** What the results of an era have in common. */
+const complete = modern ? { resultType: 'complete' } : {}
+const cacheable = modern ? { ...complete, ttlMs: 0, cacheScope: 'private' } : {}
 
 // Answers of one read leave in one write.
 let answers = ''
@@ -30,7 +36,7 @@ function sendBlob(id, bytes) {
   flush()
   process.stdout.cork()
   process.stdout.write(
-    `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"result":{"content":[{"type":"text","text":`,
+    `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"result":{${modern ? '"resultType":"complete",' : ''}"content":[{"type":"text","text":`,
   )
   process.stdout.write(payload(bytes).encoded)
   process.stdout.write('}]}}\n')
@@ -38,7 +44,7 @@ function sendBlob(id, bytes) {
 }
 
 function call(id, { name, arguments: args }) {
-  if (name === 'echo') reply(id, { result: { content: [{ type: 'text', text: args.text }] } })
+  if (name === 'echo') reply(id, { result: { ...complete, content: [{ type: 'text', text: args.text }] } })
   else if (name === 'blob') sendBlob(id, args.bytes)
   else reply(id, { error: { code: -32602, message: `Unknown tool: ${name}` } })
 }
@@ -48,8 +54,13 @@ function receive(line) {
   if (id === undefined || method === undefined) return
   if (method === 'tools/call') return call(id, params)
   if (method === 'ping') return reply(id, { result: {} })
-  if (method === 'tools/list') return reply(id, { result: { tools } })
-  if (method === 'initialize') {
+  if (method === 'tools/list') return reply(id, { result: { ...cacheable, tools } })
+  if (modern && method === 'server/discover') {
+    return reply(id, {
+      result: { ...cacheable, supportedVersions: ['2026-07-28'], capabilities: { tools: {} } },
+    })
+  }
+  if (!modern && method === 'initialize') {
     const { protocolVersion } = params
     const serverInfo = { name: 'bench', version: '1.0.0' }
     return reply(id, { result: { protocolVersion, capabilities: { tools: {} }, serverInfo } })

@@ -24,6 +24,7 @@ import {
 } from '@modelcontextprotocol/sdk/types.js'
 import { WebSocket } from 'ws'
 import { z } from 'zod'
+import { WebSocketTransport } from './web-socket-transport.ts'
 
 // Node 20 has no WebSocket of its own; the transport of the SDK looks for a global one.
 if (!('WebSocket' in globalThis)) Object.assign(globalThis, { WebSocket })
@@ -38,6 +39,10 @@ export interface Route {
   readonly over: 'stdio' | 'Streamable HTTP' | 'HTTP+SSE' | 'WebSocket'
   /** SDK v2 only: find out the era with a modern request first. */
   readonly auto?: true
+  /** SDK v2 only: the modern era and no other. */
+  readonly pinned?: true
+  /** The one that initialize proposes; default: the newest of the SDK. */
+  readonly version?: string
 }
 
 /** A server started here, or one behind a sidecar. */
@@ -48,14 +53,17 @@ export interface Target {
   readonly base?: string
 }
 
-export function nameOf({ sdk, over, auto }: Route): string {
-  return `SDK ${sdk} over ${over}${auto ? ' with era negotiation' : ''}`
+export function nameOf({ sdk, over, auto, pinned, version }: Route): string {
+  const how = auto ? ' with era negotiation' : pinned ? ' in the modern era' : ''
+  return `SDK ${sdk} over ${over}${how}${version === undefined ? '' : ` with version ${version}`}`
 }
 
 export interface CallOptions {
   readonly token?: string | number
   readonly signal?: AbortSignal
   readonly onprogress?: (progress: { readonly progress: number }) => void
+  /** In the modern era: which log messages of this call are wanted. */
+  readonly logLevel?: LoggingLevel
 }
 
 export interface HttpExchange {
@@ -71,6 +79,9 @@ export interface Abilities {
   readonly roots?: boolean
   /** Carries out sampling and elicitation as tasks of its own (SDK v1). */
   readonly tasks?: boolean
+  readonly sampling?: boolean
+  /** The modes of elicitation; default: both. */
+  readonly elicits?: readonly ('form' | 'url')[]
 }
 
 /** Every message as it passed the transport, and a way to wait for one. */
@@ -123,6 +134,15 @@ function tap(transport: Tappable, wire: Wiretap): void {
   }
 }
 
+/** SDK v1 always proposes its newest version, but goes on with an older one. */
+function propose(transport: Tappable, version: string): void {
+  const send = transport.send.bind(transport) as (...args: unknown[]) => Promise<void>
+  transport.send = (message: Json, options?: unknown) => {
+    if (message.method !== 'initialize') return send(message, options)
+    return send({ ...message, params: { ...message.params, protocolVersion: version } }, options)
+  }
+}
+
 export interface Peer {
   readonly wire: Wiretap
   /** What the client reported as an error of the connection. */
@@ -144,6 +164,8 @@ export interface Peer {
   setLevel(level: LoggingLevel): Promise<Json>
   subscribe(uri: string): Promise<Json>
   unsubscribe(uri: string): Promise<Json>
+  /** In the modern era: opens a stream of notifications. */
+  listen(filter: object): Promise<{ honoredFilter: Json; closed: Promise<string>; close(): Promise<void> }>
   ping(): Promise<Json>
   call(name: string, args?: object, options?: CallOptions): Promise<Json>
   /** A request of a method that the specification does not know, or not with these params. */
@@ -170,12 +192,21 @@ export class User {
   /** Answers to come; when none is left, the answer is `cancel`. */
   readonly answers: ElicitAnswer[] = []
   refusesSampling = false
+  /** What was asked, in order. */
+  readonly asked: { method: string; params: Json }[] = []
 
-  elicit(): ElicitAnswer {
+  elicit(params: Json): ElicitAnswer {
+    this.asked.push({ method: 'elicitation/create', params })
     return this.answers.shift() ?? { action: 'cancel' }
   }
 
+  listRoots() {
+    this.asked.push({ method: 'roots/list', params: undefined })
+    return { roots: this.roots }
+  }
+
   sample(params: Json) {
+    this.asked.push({ method: 'sampling/createMessage', params })
     if (this.refusesSampling) throw Object.assign(new Error('The user refused'), { code: -1 })
     const { text } = params.messages[0].content
     return {
@@ -187,12 +218,22 @@ export class User {
   }
 }
 
+const modernVersion = '2026-07-28'
 const clientInfo = { name: 'real-servers-test', version: '1.0.0' }
 
-function capabilitiesOf({ roots = true, tasks = false }: Abilities) {
+function capabilitiesOf({
+  roots = true,
+  tasks = false,
+  sampling = true,
+  elicits = ['form', 'url'],
+}: Abilities) {
+  const modes = {
+    ...(elicits.includes('form') ? { form: { applyDefaults: true } } : {}),
+    ...(elicits.includes('url') ? { url: {} } : {}),
+  }
   return {
-    sampling: {},
-    elicitation: { form: { applyDefaults: true }, url: {} },
+    ...(sampling ? { sampling: {} } : {}),
+    ...(elicits.length > 0 ? { elicitation: modes } : {}),
     ...(roots ? { roots: { listChanged: true } } : {}),
     ...(tasks
       ? {
@@ -250,6 +291,7 @@ async function connectV1(route: Route, target: Target, abilities: Abilities): Pr
   const wire = new Wiretap()
   const errors: string[] = []
   tap(connection as Tappable, wire)
+  if (route.version !== undefined) propose(connection as Tappable, route.version)
   client.onerror = (error) => errors.push(error.message)
 
   type Extra = Parameters<Parameters<typeof client.setRequestHandler>[1]>[1]
@@ -260,14 +302,18 @@ async function connectV1(route: Route, target: Target, abilities: Abilities): Pr
     setImmediate(() => void taskStore.storeTaskResult(task.taskId, 'completed', { ...answer() }))
     return { task }
   }
-  client.setRequestHandler(CreateMessageRequestSchema, ({ params }, extra) =>
-    params.task === undefined ? user.sample(params) : asTask(extra, () => user.sample(params)),
-  )
-  client.setRequestHandler(ElicitRequestSchema, ({ params }, extra) =>
-    params.task === undefined ? user.elicit() : asTask(extra, () => user.elicit()),
-  )
-  if (abilities.roots !== false)
-    client.setRequestHandler(ListRootsRequestSchema, () => ({ roots: user.roots }))
+  const { elicitation, sampling } = capabilitiesOf(abilities)
+  if (sampling !== undefined) {
+    client.setRequestHandler(CreateMessageRequestSchema, ({ params }, extra) =>
+      params.task === undefined ? user.sample(params) : asTask(extra, () => user.sample(params)),
+    )
+  }
+  if (elicitation !== undefined) {
+    client.setRequestHandler(ElicitRequestSchema, ({ params }, extra) =>
+      params.task === undefined ? user.elicit(params) : asTask(extra, () => user.elicit(params)),
+    )
+  }
+  if (abilities.roots !== false) client.setRequestHandler(ListRootsRequestSchema, () => user.listRoots())
 
   await client.connect(connection as TransportV1)
   const tasks = client.experimental.tasks
@@ -293,6 +339,7 @@ async function connectV1(route: Route, target: Target, abilities: Abilities): Pr
     setLevel: (level) => client.setLoggingLevel(level),
     subscribe: (uri) => client.subscribeResource({ uri }),
     unsubscribe: (uri) => client.unsubscribeResource({ uri }),
+    listen: () => Promise.reject(new Error('SDK v1 knows no modern era')),
     ping: () => client.ping(),
     call: (name, args = {}, { token, signal, onprogress } = {}) =>
       client.callTool(
@@ -338,11 +385,16 @@ async function connectV1(route: Route, target: Target, abilities: Abilities): Pr
   }
 }
 
+const metaOf = (token: CallOptions['token'], level: CallOptions['logLevel']) => ({
+  ...(token === undefined ? {} : { progressToken: token }),
+  ...(level === undefined ? {} : { 'io.modelcontextprotocol/logLevel': level }),
+})
+
 const taskSchema = z.looseObject({ taskId: z.string(), status: z.string() })
 
 async function connectV2(route: Route, target: Target, abilities: Abilities): Promise<Peer> {
   const http: HttpExchange[] = []
-  const transport = (): StdioV2 | StreamableV2 | SseV2 => {
+  const transport = (): StdioV2 | StreamableV2 | SseV2 | WebSocketTransport => {
     const { base = '' } = target
     switch (route.over) {
       case 'stdio':
@@ -352,7 +404,7 @@ async function connectV2(route: Route, target: Target, abilities: Abilities): Pr
       case 'HTTP+SSE':
         return new SseV2(new URL('/sse', base))
       case 'WebSocket':
-        throw new Error('SDK v2 has no WebSocket transport')
+        return new WebSocketTransport(new URL('/ws', base.replace(/^http/, 'ws')))
     }
   }
   const connection = transport()
@@ -360,15 +412,21 @@ async function connectV2(route: Route, target: Target, abilities: Abilities): Pr
   const client = new ClientV2(clientInfo, {
     capabilities,
     ...(route.auto === undefined ? {} : { versionNegotiation: { mode: 'auto' } }),
+    ...(route.pinned === undefined ? {} : { versionNegotiation: { mode: { pin: modernVersion } } }),
+    ...(route.version === undefined ? {} : { supportedProtocolVersions: [route.version] }),
   })
   const user = new User()
   const wire = new Wiretap()
   const errors: string[] = []
   tap(connection as Tappable, wire)
   client.onerror = (error) => errors.push(error.message)
-  client.setRequestHandler('sampling/createMessage', ({ params }) => user.sample(params))
-  client.setRequestHandler('elicitation/create', () => user.elicit())
-  if (abilities.roots !== false) client.setRequestHandler('roots/list', () => ({ roots: user.roots }))
+  if (capabilities.sampling !== undefined) {
+    client.setRequestHandler('sampling/createMessage', ({ params }) => user.sample(params))
+  }
+  if (capabilities.elicitation !== undefined) {
+    client.setRequestHandler('elicitation/create', ({ params }) => user.elicit(params))
+  }
+  if (abilities.roots !== false) client.setRequestHandler('roots/list', () => user.listRoots())
 
   await client.connect(connection)
   const anything = z.looseObject({})
@@ -404,13 +462,14 @@ async function connectV2(route: Route, target: Target, abilities: Abilities): Pr
     setLevel: (level) => client.setLoggingLevel(level),
     subscribe: (uri) => client.subscribeResource({ uri }),
     unsubscribe: (uri) => client.unsubscribeResource({ uri }),
+    listen: (filter) => client.listen(filter),
     ping: () => client.ping(),
-    call: (name, args = {}, { token, signal, onprogress } = {}) =>
+    call: (name, args = {}, { token, signal, onprogress, logLevel } = {}) =>
       client.callTool(
         {
           name,
           arguments: { ...args },
-          ...(token === undefined ? {} : { _meta: { progressToken: token } }),
+          ...(token === undefined && logLevel === undefined ? {} : { _meta: metaOf(token, logLevel) }),
         },
         { ...(signal === undefined ? {} : { signal }), ...(onprogress === undefined ? {} : { onprogress }) },
       ),

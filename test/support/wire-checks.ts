@@ -88,7 +88,7 @@ export function checkWireOf(t: Test, command: readonly string[], optOut: WireOpt
       if (optOut !== undefined) t.comment(`wire ${optOut}`)
       else {
         checkWaiting()
-        requireSound(t, sidecar.watch)
+        requireSound(sidecar.watch)
       }
     },
   }
@@ -109,16 +109,14 @@ export function checkRecordedWire(
   // A process that was killed may have left half a line.
   const lines = readFileSync(file, 'utf8').split('\n').slice(0, -1)
   for (const line of lines) watch.note(JSON.parse(line) as Seen)
-  requireSound(t, watch)
+  requireSound(watch)
 }
 
-/** @throws after saying what is wrong: a test that is being torn down can no longer fail in another way */
-function requireSound(t: Test, { faults }: WireWatch): void {
+/** @throws for a test that is being torn down can no longer fail in another way */
+function requireSound({ faults }: WireWatch): void {
   if (faults.length === 0) return
   const shown = [...new Set(faults.map(describe))]
   const more = shown.length > 10 ? `\n… and ${shown.length - 10} more` : ''
-  console.error(
-    `${t.fullname}: messages of the sidecar are ill-formed\n${shown.slice(0, 10).join('\n')}${more}`,
-  )
-  throw new Error(`${faults.length} messages of the sidecar are ill-formed; the first: ${shown[0]}`)
+  const count = faults.length === 1 ? '1 message' : `${faults.length} messages`
+  throw new Error(`${count} of the sidecar ill-formed:\n${shown.slice(0, 10).join('\n')}${more}`)
 }
