@@ -7,11 +7,7 @@ const MODERN_VERSION = '2026-07-28'
 const ENVELOPE = {
   'io.modelcontextprotocol/protocolVersion': MODERN_VERSION,
   'io.modelcontextprotocol/clientInfo': { name: 'bench', version: '1.0.0' },
-  'io.modelcontextprotocol/clientCapabilities': {
-    sampling: {},
-    elicitation: { form: {}, url: {} },
-    roots: {},
-  },
+  'io.modelcontextprotocol/clientCapabilities': {},
 }
 export const ANSWER_TIMEOUT_MS = 60_000
 

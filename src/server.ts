@@ -53,7 +53,8 @@ export function buildServer(config: Config, command: ServerCommand, context: Ser
     const { poolSize } = server
     const maxPerPrincipal = limits.processesPerPrincipal
     const { giveUpSession } = context
-    const groups = new LegacyGroups(pool, { ...options, poolSize, maxPerPrincipal, giveUpSession }, context)
+    const groupOptions = { ...options, poolSize, maxPerPrincipal, giveUpSession, habits: { asks: false } }
+    const groups = new LegacyGroups(pool, groupOptions, context)
     pool.guest = groups
     return { era: 'legacy', pool, stateless: new LegacyBehindModern(groups, legacyContext), life: pool }
   }

@@ -43,7 +43,7 @@ export interface InteractiveHome {
 const windowMs = 25
 
 /** Drives one {@link ParkedCall}: a call of a modern client on a legacy server, through all its rounds. */
-export class InteractiveCall implements UpstreamCall, UpstreamOwner {
+export class InteractiveCall implements UpstreamCall, UpstreamOwner, CallHandle {
   readonly principal: Principal
   readonly deadline: Deadline
   /** As the server gets it. */
@@ -92,10 +92,13 @@ export class InteractiveCall implements UpstreamCall, UpstreamOwner {
     this.#handle = lease.call(this)
   }
 
-  /** What the client sees as its call: gone when it leaves. */
-  get callerHandle(): CallHandle {
-    return { cancel: () => this.#take({ type: 'left' }), waitForInput: () => {} }
+  /** The client leaves the request that waits. */
+  cancel(): void {
+    this.#take({ type: 'left' })
   }
+
+  /** That is the translator's own affair. */
+  waitForInput(): void {}
 
   /** The client has come back. */
   retry(caller: ModernCall): CallHandle {
@@ -105,7 +108,7 @@ export class InteractiveCall implements UpstreamCall, UpstreamOwner {
     this.#handle?.waitForInput(false)
     const answers = answersOf(caller.message, this.#state.open)
     this.#take({ type: 'retried', answers, declared: clientCapabilities(caller.message) })
-    return this.callerHandle
+    return this
   }
 
   progress(message: Message): void {

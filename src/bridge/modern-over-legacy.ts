@@ -107,8 +107,9 @@ export class LegacyBehindModern implements StatelessServer, InteractiveHome {
     const interactive = new InteractiveCall(call, asLegacyRequest(call.message), this)
     if (reissues > 0) this.#reissues.set(interactive, reissues)
     const { logLevel } = call
-    interactive.start(this.#pool.lease(interactive, { use: 'exclusive', logLevel, instance }))
-    return interactive.callerHandle
+    const use = canBeAsked(call.message) ? 'exclusive' : 'unasked'
+    interactive.start(this.#pool.lease(interactive, { use, logLevel, instance }))
+    return interactive
   }
 
   #discover(call: ModernCall): CallHandle {
@@ -225,6 +226,14 @@ export class LegacyBehindModern implements StatelessServer, InteractiveHome {
     }
     return asModernResult(answer, message, additions)
   }
+}
+
+/** The client has declared something that a server could ask it for. */
+function canBeAsked(message: Message): boolean {
+  const span = message.metaSpans?.clientCapabilities
+  if (span === undefined || span.end - span.start === 2) return false
+  const declared = clientCapabilities(message)
+  return ['sampling', 'elicitation', 'roots'].some((name) => declared[name] !== undefined)
 }
 
 const noAdditions = additionsOf(undefined)

@@ -119,7 +119,9 @@ class RelayedCall implements ModernCall {
   }
 
   answer(message: Message): void {
-    const type = message.resultString('resultType')
+    // Almost all results are spelled like this, and need not be read any further.
+    const span = message.resultSpans?.resultType
+    const type = span === undefined || message.text(span) === '"complete"' ? undefined : message.string(span)
     if (type === 'input_required') this.#call.answer(this.#wrapped(message))
     else if (type === 'task') this.#answerTask(message)
     else if (this.message.method === 'server/discover') this.#call.answer(ourVersions(message))

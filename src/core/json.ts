@@ -1,6 +1,6 @@
 /** Looks into JSON values where they stand, and changes them without building them anew. */
 import { Scanner, type Span } from './scan.ts'
-import { binary, type Edit } from './wire.ts'
+import { type Edit, textAsBinary } from './wire.ts'
 
 /** A member of an object: from its key to the end of its value. */
 export interface Member extends Span {
@@ -74,7 +74,7 @@ export function insertion(bytes: Buffer, object: Span, text: string): Edit {
   let next = at
   while (bytes[next] === 0x20 || bytes[next] === 0x09 || bytes[next] === 0x0a || bytes[next] === 0x0d) next++
   const comma = bytes[next] === 0x7d ? '' : ','
-  return { start: at, end: at, text: binary(Buffer.from(text)) + comma }
+  return { start: at, end: at, text: textAsBinary(text) + comma }
 }
 
 /** The value at `span` as text that is the same for equal values: members sorted, no white space, one spelling. */

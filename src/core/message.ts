@@ -68,7 +68,7 @@ export class Message {
   /** `params._meta.progressToken`: the sender wants progress under this token. */
   progressToken: Span | undefined
   /** Known direct members of params. */
-  readonly paramSpans: Partial<Record<ParamName, Span>> = {}
+  readonly paramSpans: Partial<Record<ParamName, Span>>
   /** Reserved members of `params._meta`. */
   metaSpans: Partial<Record<MetaName, Span>> | undefined
   /** Known direct members of a result that is an object. */
@@ -76,8 +76,9 @@ export class Message {
   /** Replacements that apply whenever the message is written; in order, not overlapping. */
   edits = noEdits
 
-  constructor(bytes: Buffer) {
+  constructor(bytes: Buffer, paramSpans: Partial<Record<ParamName, Span>> = {}) {
     this.bytes = bytes
+    this.paramSpans = paramSpans
   }
 
   text(span: Span): string {
@@ -103,7 +104,18 @@ export class Message {
   /** This message with further replacements; the bytes and spans are shared. */
   edited(...more: readonly Edit[]): Message {
     if (more.length === 0) return this
-    const copy = Object.assign(new Message(this.bytes), this)
+    // Member by member: calls pass through here, and Object.assign is ten times as slow.
+    const copy = new Message(this.bytes, this.paramSpans)
+    copy.kind = this.kind
+    copy.method = this.method
+    copy.id = this.id
+    copy.isError = this.isError
+    copy.params = this.params
+    copy.result = this.result
+    copy.error = this.error
+    copy.progressToken = this.progressToken
+    copy.metaSpans = this.metaSpans
+    copy.resultSpans = this.resultSpans
     copy.edits = merged(this.edits, more)
     return copy
   }
@@ -155,7 +167,15 @@ export class Message {
 }
 
 function merged(some: readonly Edit[], more: readonly Edit[]): readonly Edit[] {
-  return some.length === 0 ? more : [...some, ...more].sort((a, b) => a.start - b.start)
+  if (some.length === 0) return more
+  const all: Edit[] = []
+  let next = 0
+  for (const edit of some) {
+    while (next < more.length && (more[next] as Edit).start < edit.start) all.push(more[next++] as Edit)
+    all.push(edit)
+  }
+  while (next < more.length) all.push(more[next++] as Edit)
+  return all
 }
 
 /** A key of {@link valueKey} as JSON text again. */

@@ -189,9 +189,11 @@ export interface Lifecycle {
 export interface LeaseWish {
   /**
    * `exclusive`: no other call during which the server may ask runs there meanwhile; legacy servers do not say on
-   * whose behalf they ask (D13). `listening`: for what the server says unasked.
+   * whose behalf they ask (D13). `unasked`: the same, but its client could not be asked anything; until a server has
+   * shown that it asks at all, such calls run beside each other. `shared`: for a call during which no server asks.
+   * `listening`: for what the server says of its own accord.
    */
-  readonly use: 'exclusive' | 'shared' | 'listening'
+  readonly use: 'exclusive' | 'unasked' | 'shared' | 'listening'
   /** The least severe log message wanted. */
   readonly logLevel?: string | undefined
   /** The process that served before, if it still runs. */

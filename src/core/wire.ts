@@ -48,7 +48,13 @@ export function wireOf(bytes: Buffer, ...edits: readonly Edit[]): Wire {
 
 /** A text of our own. */
 export function wireOfText(text: string): Wire {
-  return binary(Buffer.from(text))
+  return textAsBinary(text)
+}
+
+/** A text as a binary string, as edits need it. */
+export function textAsBinary(text: string): string {
+  // Most are ASCII, and as such what they are.
+  return /^[\0-\x7f]*$/.test(text) ? text : binary(Buffer.from(text))
 }
 
 export function wireLength(wire: Wire): number {

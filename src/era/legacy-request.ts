@@ -26,5 +26,6 @@ export function asLegacyRequest(message: Message): Message {
   ) {
     edits.push(...removal(members(bytes, params), ({ key }) => modernParams.has(key)))
   }
-  return message.edited(...edits.sort((a, b) => a.start - b.start))
+  if (edits.length > 1) edits.sort((a, b) => a.start - b.start)
+  return message.edited(...edits)
 }

@@ -1,6 +1,6 @@
 /** What a legacy server answers, as a modern client takes it (2026-07-28, basic/index and server/utilities/caching). */
 import { metaKey } from '../core/envelope.ts'
-import { elements, insertion, member, members, removal } from '../core/json.ts'
+import { elements, insertion, type Member, member, members, removal } from '../core/json.ts'
 import type { Message, Span } from '../core/jsonrpc.ts'
 import { listMembers } from '../core/mcp.ts'
 import { binary, type Edit } from '../core/wire.ts'
@@ -47,10 +47,6 @@ export function asModernResult(
   const { bytes, result, resultSpans } = message
   if (result === undefined || resultSpans === undefined) return undefined
   const edits: Edit[] = []
-  // Members that mean something only in the modern era would let a legacy server say what it cannot mean.
-  if (replaced.some((name) => resultSpans[name] !== undefined)) {
-    edits.push(...removal(members(bytes, result), ({ key }) => (replaced as readonly string[]).includes(key)))
-  }
   const { serverInfo } = additions
   let front = isCacheable(request.method) ? additions.cacheable : additions.plain
   const meta = resultSpans._meta
@@ -60,14 +56,21 @@ export function asModernResult(
       edits.push(insertion(bytes, meta, serverInfo))
     }
   }
-  const empty = members(bytes, result).every(({ key }) => (replaced as readonly string[]).includes(key))
-  edits.push(
-    empty
-      ? { start: result.start + 1, end: result.start + 1, text: binary(Buffer.from(front)) }
-      : insertion(bytes, result, front),
-  )
+  // Members that mean something only in the modern era would let a legacy server say what it cannot mean.
+  if (replaced.some((name) => resultSpans[name] !== undefined)) {
+    const parts = members(bytes, result)
+    const goes = ({ key }: Member): boolean => (replaced as readonly string[]).includes(key)
+    edits.push(...removal(parts, goes))
+    const at = result.start + 1
+    edits.push(
+      parts.every(goes)
+        ? { start: at, end: at, text: binary(Buffer.from(front)) }
+        : insertion(bytes, result, front),
+    )
+  } else edits.push(insertion(bytes, result, front))
   if (request.method === 'tools/list') edits.push(...withoutTasks(message))
-  return message.edited(...edits.sort((a, b) => a.start - b.start || a.end - b.end))
+  if (edits.length > 1) edits.sort((a, b) => a.start - b.start || a.end - b.end)
+  return message.edited(...edits)
 }
 
 /** Tools that can only run as tasks are left out, and of the others what they say about tasks (protocol: tasks). */

@@ -32,6 +32,8 @@ export class StatelessCall implements ModernCall {
   /** Its id as a map key. */
   readonly key: string
   handle: CallHandle | undefined
+  /** Where its home keeps it. */
+  place = -1
   readonly #exchange: Exchange
   readonly #home: ModernHome
 
@@ -73,12 +75,11 @@ export class StatelessCall implements ModernCall {
     const exchange = this.#exchange
     if (exchange.settled) return
     const filtered = exchange.filtered(message)
-    const edits: Edit[] = [{ ...(filtered.id as Span), text: this.#ownId }]
-    if (this.isSubscription) {
-      const at = member(filtered.bytes, filtered.resultSpans?._meta, metaKey('subscriptionId'))
-      if (at !== undefined) edits.push({ ...at, text: this.#ownId })
-    }
-    const wire = filtered.wireWith(...edits.sort((a, b) => a.start - b.start))
+    const { start, end } = filtered.id as Span
+    const idEdit = { start, end, text: this.#ownId }
+    const wire = this.isSubscription
+      ? filtered.wireWith(...this.#subscriptionEdits(filtered, idEdit))
+      : filtered.wireWith(idEdit)
     if (filtered.isError) exchange.setStatus(statusOf(filtered))
     exchange.answer(wire, filtered.isError)
     this.#home.wrote(this, this.target, wireLength(wire))
@@ -119,6 +120,12 @@ export class StatelessCall implements ModernCall {
     if (!exchange.streaming) exchange.begin(undefined)
     exchange.send(wire)
     this.#home.wrote(this, this.target, wireLength(wire))
+  }
+
+  #subscriptionEdits(answer: Message, idEdit: Edit): Edit[] {
+    const at = member(answer.bytes, answer.resultSpans?._meta, metaKey('subscriptionId'))
+    if (at === undefined) return [idEdit]
+    return [idEdit, { ...at, text: this.#ownId }].sort((a, b) => a.start - b.start)
   }
 
   get #ownId(): string {

@@ -23,8 +23,11 @@ const noBrake = { exclusive: false, pause: (): void => {}, resume: (): void => {
  */
 export class ModernClients implements ClientSession, ModernHome {
   readonly #context: ModernContext
-  /** Calls that have not been answered. */
-  readonly #calls = new Set<StatelessCall>()
+  /**
+   * Calls that have not been answered, in no order. Not a Set: one that thousands of calls a second pass through costs
+   * the collector too much (see upstream/pending).
+   */
+  readonly #calls: StatelessCall[] = []
   /** Of a response that its client is slow to read; of the whole connection on a WebSocket. */
   readonly #flows = new Map<Target, Flow>()
   readonly #shared: boolean
@@ -55,7 +58,8 @@ export class ModernClients implements ClientSession, ModernHome {
     if (!this.#shared && this.#find(call.key) !== undefined) {
       throw new SidecarError('ERR_INVALID_REQUEST', { detail: 'a request with this id is in flight already' })
     }
-    this.#calls.add(call)
+    call.place = this.#calls.length
+    this.#calls.push(call)
     // Closing the response is how a client cancels (basic/patterns/cancellation).
     exchange.onGone(() => call.cancel('the client closed the stream'))
     call.handle = server.call(call)
@@ -120,7 +124,12 @@ export class ModernClients implements ClientSession, ModernHome {
   }
 
   settled(call: StatelessCall): void {
-    this.#calls.delete(call)
+    const { place } = call
+    if (this.#calls[place] !== call) return
+    const last = this.#calls.pop()
+    if (last === undefined || last === call) return
+    last.place = place
+    this.#calls[place] = last
   }
 
   #find(key: string | undefined): StatelessCall | undefined {

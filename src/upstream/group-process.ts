@@ -7,6 +7,9 @@ import { capabilitySuperset, handshake } from './handshake.ts'
 import type { Link } from './link.ts'
 import type { ProcessContext } from './process.ts'
 
+/** A server that leaves a ping unanswered is waited for no longer than this. Milliseconds. */
+const settleMs = 1000
+
 export interface GroupProcessEvents {
   onReady(): void
   onGone(error: SidecarError): void
@@ -22,6 +25,8 @@ export class GroupProcess {
   server: InitializeResult | undefined
   /** The lease whose call has it to itself. */
   tenant: GroupLease | undefined
+  /** Calls beside each other whose clients could not be asked. */
+  guests = 0
   /** Monotonic milliseconds. */
   lastUsed: number
   readonly #context: ProcessContext
@@ -45,8 +50,12 @@ export class GroupProcess {
     })
     handshake(link, capabilitySuperset, version, startTimeoutMs).then(
       (server) => {
-        this.server = server
-        this.#events.onReady()
+        // Whatever it asks because it was initialized comes before its answer to this, and is no call's.
+        this.request('ping', {}, () => {
+          if (this.server !== undefined) return
+          this.server = server
+          this.#events.onReady()
+        })
       },
       (error: unknown) => {
         this.#events.onGone(SidecarError.from(error))
@@ -57,7 +66,29 @@ export class GroupProcess {
 
   /** No call that may ask runs there, not even one that was given up on. */
   get vacant(): boolean {
-    return this.tenant === undefined && !this.suspected
+    return this.tenant === undefined && this.guests === 0 && !this.suspected
+  }
+
+  /** The only call under way that may ask, if it is a guest's. */
+  get onlyGuest(): GroupLease | undefined {
+    if (this.guests !== 1 || this.suspected) return undefined
+    for (const { owner } of this.link.pending) {
+      const lease = owner as GroupLease | undefined
+      if (lease?.wish.use === 'unasked') return lease
+    }
+    return undefined
+  }
+
+  /** @param alone calls whose clients cannot be asked need a process to themselves, too */
+  occupy(lease: GroupLease, alone: boolean): void {
+    const { use } = lease.wish
+    if (use === 'exclusive' || (use === 'unasked' && alone)) this.tenant = lease
+    else if (use === 'unasked') this.guests++
+  }
+
+  vacate(lease: GroupLease): void {
+    if (this.tenant === lease) this.tenant = undefined
+    else if (lease.wish.use === 'unasked') this.guests--
   }
 
   /** A call that was given up on may still run there, and ask. */
@@ -84,19 +115,20 @@ export class GroupProcess {
     this.request('logging/setLevel', { level })
   }
 
-  /** A request of the sidecar itself whose outcome changes nothing. */
-  request(method: string, params: object): void {
-    const ms = 60_000
-    const ignore = (): void => {}
+  /** A request of the sidecar itself; `then` is called whatever comes of it. */
+  request(method: string, params: object, then: () => void = () => {}): void {
+    const ms = method === 'ping' ? settleMs : 60_000
     this.link.call(
       {
         message: localRequest(method, params),
         reachable: false,
         deadline: { timeoutMs: ms, maxMs: ms, inputMs: ms },
-        progress: ignore,
-        answer: ignore,
-        fail: (error) =>
-          this.#context.log.warn({ method, detail: error.detail }, 'the server did not answer'),
+        progress: () => {},
+        answer: then,
+        fail: (error) => {
+          this.#context.log.warn({ method, detail: error.detail }, 'the server did not answer')
+          then()
+        },
       },
       undefined,
     )

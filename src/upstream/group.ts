@@ -19,6 +19,13 @@ export interface GroupOptions {
   /** The sidecar's own version, for `clientInfo`. */
   readonly version: string
   readonly onToolsChanged: (principalId: string) => void
+  /** What is known of the server beyond one process; shared by all groups. */
+  readonly habits: Habits
+}
+
+export interface Habits {
+  /** It has put a request to a client during a call. */
+  asks: boolean
 }
 
 /**
@@ -92,7 +99,7 @@ export class Group {
     const { process } = lease
     if (process !== undefined) {
       process.lastUsed = this.#context.clock.now()
-      if (process.tenant === lease) process.tenant = undefined
+      process.vacate(lease)
     }
     for (const uri of lease.uris) {
       if (!this.#isWatched(uri)) this.#everywhere('resources/unsubscribe', uri)
@@ -144,23 +151,30 @@ export class Group {
     return this.#listeners.size > 0 && spare.length === this.#processes.length ? spare.slice(1) : spare
   }
 
-  #free(lease: GroupLease): GroupProcess | undefined {
-    const ready = this.#processes.filter(({ server }) => server !== undefined)
-    const { use, instance } = lease.wish
-    if (use !== 'exclusive') return ready.find(({ tenant }) => tenant === undefined) ?? ready[0]
-    const same = instance === undefined ? undefined : ready.find((each) => each.instance === instance)
-    if (same !== undefined) return same.vacant ? same : undefined
-    // The one used last is the likeliest to be warm.
+  #free({ wish: { use, instance } }: GroupLease): GroupProcess | undefined {
+    const anyVisitor = use === 'shared' || use === 'listening'
+    const guest = use === 'unasked' && !this.#options.habits.asks
     let best: GroupProcess | undefined
-    for (const each of ready)
-      if (each.vacant && (best === undefined || each.lastUsed > best.lastUsed)) best = each
+    for (const each of this.#processes) {
+      if (each.server === undefined) continue
+      if (anyVisitor) {
+        if (each.tenant === undefined) return each
+        best ??= each
+      } else if (guest) {
+        // Beside its like rather than on a process that others could have for themselves.
+        if (each.guests > 0) return each
+        if (each.tenant === undefined) best ??= each
+      } else if (each.instance === instance) return each.vacant ? each : undefined
+      // The one used last is the likeliest to be warm.
+      else if (each.vacant && (best === undefined || each.lastUsed > best.lastUsed)) best = each
+    }
     return best
   }
 
   #send(process: GroupProcess, lease: GroupLease, call: UpstreamCall): CallHandle {
     lease.process = process
     process.lastUsed = this.#context.clock.now()
-    if (lease.wish.use === 'exclusive') process.tenant = lease
+    process.occupy(lease, this.#options.habits.asks)
     if (call.message.method === 'initialize') {
       queueMicrotask(() => call.answer(localResult('0', process.server ?? {})))
       return noHandle
@@ -222,7 +236,9 @@ export class Group {
 
   /** A process in which a call that was given up on may still run serves no other; it can make way. */
   #endSuspected(): boolean {
-    const suspected = this.#processes.find((each) => each.tenant === undefined && each.suspected)
+    const suspected = this.#processes.find(
+      (each) => each.tenant === undefined && each.guests === 0 && each.suspected,
+    )
     if (suspected !== undefined) this.#end(suspected)
     return suspected !== undefined
   }
@@ -261,13 +277,15 @@ export class Group {
   }
 
   #onRequest(process: GroupProcess, message: Message): void {
-    const { tenant, link } = process
-    if (tenant !== undefined) {
-      tenant.owner.onRequest(message, tenant.latest)
+    const { link } = process
+    const asked = process.tenant ?? process.onlyGuest
+    if (asked !== undefined || process.guests > 0) this.#options.habits.asks = true
+    if (asked !== undefined) {
+      asked.owner.onRequest(message, asked.latest)
       return
     }
     const idText = message.idText as string
-    if (message.method === 'roots/list') link.send(localResult(idText, { roots: [] }))
+    if (process.guests === 0 && message.method === 'roots/list') link.send(localResult(idText, { roots: [] }))
     else {
       this.#context.metrics.dropped('server_request_nobody')
       link.send(localRefusal(idText, -32601, 'ERR_NO_CLIENT'))

@@ -205,6 +205,11 @@ t.test('what a client or server says ill-formed and the sidecar hands on as it i
   ]
   t.same(watched(...both).faults, [])
   t.equal(watched(...both, frame('sidecar', rpc({ id: 'a', result: { content: 'y' } }))).faults.length, 1)
+  const progress = (progressToken: unknown): Seen =>
+    frame('sidecar', rpc({ method: 'notifications/progress', params: { progressToken, progress: 1 } }))
+  const odd = frame('client', call('b', 'x', {}, { progressToken: 1.5 }))
+  t.same(watched(odd, progress(1.5)).faults, [])
+  t.equal(watched(odd, progress(2.5)).faults.length, 1)
 })
 
 t.test('a test fails for an ill-formed message, unless it says why it must not', async (t) => {

@@ -5,7 +5,7 @@ import type { Exchange } from '../../src/core/exchange.ts'
 import { localRequest } from '../../src/core/local.ts'
 import { batchVersion, legacyVersions } from '../../src/core/mcp.ts'
 import { Scanner } from '../../src/core/scan.ts'
-import { anonymous, type Decoded, type Identified } from '../../src/core/types.ts'
+import { anonymous, type Identified, type Parsed } from '../../src/core/types.ts'
 import { checkVersionHeader, decode, submit } from '../../src/listen/decode.ts'
 import { cpuMs } from '../support/cost.ts'
 import { messageText } from '../support/messages.ts'
@@ -97,7 +97,7 @@ t.test('a version header names a version spoken here, or is absent', async (t) =
   t.throws(() => checkVersionHeader(['2025-06-18']), { code: 'ERR_VERSION' })
 })
 
-function submitted(next: (decoded: Decoded) => void | Promise<void>) {
+function submitted(next: (decoded: Parsed) => void | Promise<void>) {
   const failures: SidecarError[] = []
   const refusals: SidecarError[] = []
   const exchange = { fail: (error: SidecarError) => failures.push(error) } as unknown as Exchange
@@ -110,7 +110,7 @@ function submitted(next: (decoded: Decoded) => void | Promise<void>) {
 }
 
 t.test('a message goes down the path with its caller, its session and its way back', async (t) => {
-  const seen: Decoded[] = []
+  const seen: Parsed[] = []
   const { pending, failures, refusals, exchange, message } = submitted((decoded) => void seen.push(decoded))
   t.equal(pending, undefined, 'nothing to wait for')
   t.equal(seen.length, 1)

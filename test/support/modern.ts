@@ -12,7 +12,11 @@ export const revision = '2026-07-28'
 export const key = (name: string): string => `io.modelcontextprotocol/${name}`
 
 /** A client that can be asked anything. */
-export const everything = { roots: {}, sampling: { tools: {}, context: {} }, elicitation: { form: {}, url: {} } }
+export const everything = {
+  roots: {},
+  sampling: { tools: {}, context: {} },
+  elicitation: { form: {}, url: {} },
+}
 
 /** The command of a server of test/fixtures, or of any other path; without the hooks of the test runner. */
 export const serverCommand = (file: string, ...args: string[]): readonly string[] => [
@@ -36,7 +40,12 @@ export interface Request {
   readonly params: Json
 }
 
-export function envelope({ capabilities = {}, level, token, meta = {} }: Envelope = {}): Record<string, unknown> {
+export function envelope({
+  capabilities = {},
+  level,
+  token,
+  meta = {},
+}: Envelope = {}): Record<string, unknown> {
   return {
     [key('protocolVersion')]: revision,
     [key('clientInfo')]: { name: 'modern-test', version: '1' },
@@ -56,7 +65,12 @@ export function tool(id: Id, name: string, args: object = {}, options: Envelope 
 }
 
 /** The same request once more, with answers. */
-export function retry(first: Request, id: Id, inputResponses: object | undefined, requestState?: unknown): Request {
+export function retry(
+  first: Request,
+  id: Id,
+  inputResponses: object | undefined,
+  requestState?: unknown,
+): Request {
   const answers = inputResponses === undefined ? {} : { inputResponses }
   const state = requestState === undefined ? {} : { requestState }
   return { ...first, id, params: { ...first.params, ...answers, ...state } }
@@ -150,7 +164,12 @@ export function said(message: Json): Json {
 }
 
 /** Calls a tool that is known to answer with JSON, and reads what it says. */
-export async function toolSays(url: string, name: string, args: object = {}, headers: Headers = {}): Promise<Json> {
+export async function toolSays(
+  url: string,
+  name: string,
+  args: object = {},
+  headers: Headers = {},
+): Promise<Json> {
   const { json, body } = await ask(url, tool(`says ${name}`, name, args), headers)
   if (json === undefined) throw new Error(`no JSON: ${body}`)
   return said(json)
@@ -169,7 +188,11 @@ export function refusedWith(
   id?: Id,
 ): Json {
   const { code, data } = json?.error ?? {}
-  t.same([status, code, data?.reason, data?.source], [...wanted, 'mcp-sidecar'], `${wanted}: ${body.slice(0, 200)}`)
+  t.same(
+    [status, code, data?.reason, data?.source],
+    [...wanted, 'mcp-sidecar'],
+    `${wanted}: ${body.slice(0, 200)}`,
+  )
   t.equal(json?.id, id, 'the id of the request')
   return data
 }

@@ -77,9 +77,9 @@ function tap(): void {
   })
   channel('net.server.socket').subscribe((message) => tapSocket((message as { socket: Socket }).socket))
   channel('child_process').subscribe((message) => {
-    // Clients of tests start servers, too; only what the sidecar starts is its wire. Its reaper is started by the way.
-    const [, starter] = /[\\/]upstream[\\/](\w+)\.[jt]s/.exec(new Error().stack ?? '') ?? []
-    if (starter !== 'process') return
+    // Clients of tests start servers, too; only what the sidecar starts is its wire, its reaper excepted.
+    const [, starter] = /[\\/]upstream[\\/]([\w-]+)\.[jt]s/.exec(new Error().stack ?? '') ?? []
+    if (starter === undefined || starter === 'reaper') return
     tapProcess((message as { process: ChildProcess }).process)
   })
   tapResponses()

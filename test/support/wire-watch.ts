@@ -218,7 +218,10 @@ export class WireWatch {
     // version does not know included.
     const judges = context.version < latest ? [context.version, latest] : [context.version]
     const faulty = judges.some((version) => checkWire(message, { ...context, version }).length > 0)
-    if (faulty) this.#illFormed.add(content(message))
+    if (!faulty) return
+    this.#illFormed.add(content(message))
+    // An id or token of its own making comes back to it.
+    for (const own of [message.id, message.params?._meta?.progressToken]) this.#illFormed.add(named(own))
   }
 
   #check(text: string, all: Json, where: string, context: Parameters<typeof checkWire>[1]): void {
@@ -235,24 +238,21 @@ export class WireWatch {
 
   #own(message: Json, context: Parameters<typeof checkWire>[1]): Fault[] {
     const faults = checkWire(message, context)
-    return faults.length > 0 && this.#illFormed.has(content(message)) ? [] : faults
+    if (faults.length > 0 && this.#illFormed.has(content(message))) return []
+    const echoed: Readonly<Record<string, unknown>> = {
+      '/id': message?.id,
+      '/params/progressToken': message?.params?.progressToken,
+    }
+    return faults.filter(({ at }) => !(at in echoed && this.#illFormed.has(named(echoed[at]))))
   }
-}
-
-/**
- * What is complete with this text; the rest is kept. A large message comes in many texts, of which none is looked at
- * twice: what ends an event is always written in one piece.
- */
-function completed(parts: string[], text: string, end: string): string[] {
-  const found = text.split(end)
-  const rest = found.pop() ?? ''
-  if (found.length > 0) found[0] = [...parts.splice(0), found[0]].join('')
-  if (rest !== '') parts.push(rest)
-  return found
 }
 
 function isAnswer(message: Json): boolean {
   return message?.method === undefined && message?.id !== undefined
+}
+
+function named(token: unknown): string {
+  return `token ${JSON.stringify(token)}`
 }
 
 /** Without what the sidecar replaces while it relays. */
