@@ -2,7 +2,7 @@ import { type Capabilities, clientCapabilities } from '../core/envelope.ts'
 import { SidecarError } from '../core/errors.ts'
 import { keyText, type Message } from '../core/jsonrpc.ts'
 import { localRefusal, messageOf } from '../core/local.ts'
-import { isInteractive, logLevels } from '../core/mcp.ts'
+import { isInteractive, isLoggedAt } from '../core/mcp.ts'
 import type {
   CallHandle,
   CallLease,
@@ -155,11 +155,8 @@ export class InteractiveCall implements UpstreamCall, UpstreamOwner, CallHandle 
       return
     }
     if (message.method !== 'notifications/message') return
-    const levels: readonly (string | undefined)[] = logLevels
-    const wanted = levels.indexOf(this.#caller?.logLevel)
-    if (wanted < 0 || levels.indexOf(message.paramString('level')) < wanted) {
-      this.#home.metrics.dropped('log_message')
-    } else this.#caller?.notify(message)
+    if (isLoggedAt(this.#caller?.logLevel, message.paramString('level'))) this.#caller?.notify(message)
+    else this.#home.metrics.dropped('log_message')
   }
 
   /** The link has failed the call already, if it had been made. */

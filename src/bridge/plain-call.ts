@@ -1,5 +1,6 @@
 import { SidecarError } from '../core/errors.ts'
 import type { Message } from '../core/jsonrpc.ts'
+import { isLoggedAt } from '../core/mcp.ts'
 import type {
   CallHandle,
   CallLease,
@@ -63,6 +64,11 @@ export class PlainCall implements UpstreamCall, UpstreamOwner, CallHandle {
     this.#call.fail(error)
   }
 
+  onNotification(message: Message): void {
+    if (message.method !== 'notifications/message') return
+    if (isLoggedAt(this.#call.logLevel, message.paramString('level'))) this.#call.notify(message)
+  }
+
   cancel(reason: string | undefined): void {
     this.#handle.cancel(reason)
     this.#lease.release()
@@ -70,6 +76,5 @@ export class PlainCall implements UpstreamCall, UpstreamOwner, CallHandle {
 
   waitForInput(): void {}
   onRequest(): void {}
-  onNotification(): void {}
   onEnd(): void {}
 }

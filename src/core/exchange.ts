@@ -51,7 +51,7 @@ export abstract class Exchange {
   abstract onceDrained(then: () => void): void
   /** Cuts off what has not been read. */
   abstract destroy(): void
-  /** The client went away before the answer had left (a closed HTTP response). Called at most once. */
+  /** Calls at most once, if the client goes, or has gone, before the answer has left (a closed HTTP response). */
   abstract onGone(then: () => void): void
   /** Opens the stream before its first message; `primingId` makes it resumable from the start. */
   abstract begin(primingId: string | undefined): void

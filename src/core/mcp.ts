@@ -118,3 +118,9 @@ export const logLevels = [
   'alert',
   'emergency',
 ] as const
+
+/** Whether a log message of this level is among those that a level asks for; unknown levels are among none. */
+export function isLoggedAt(wanted: string | undefined, level: string | undefined): boolean {
+  const levels: readonly (string | undefined)[] = logLevels
+  return wanted !== undefined && levels.indexOf(level) >= levels.indexOf(wanted) && levels.includes(level)
+}

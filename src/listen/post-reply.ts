@@ -144,9 +144,12 @@ export class PostExchange extends Exchange {
 
   onGone(then: () => void): void {
     const { response } = this.#reply.io
-    onceGone(response, () => {
+    const gone = (): void => {
       if (!response.writableFinished) then()
-    })
+    }
+    // What has gone already says nothing any more.
+    if (isGone(response)) gone()
+    else onceGone(response, gone)
   }
 
   setHeader(name: string, value: string): void {

@@ -62,6 +62,7 @@ export class ModernClients implements ClientSession, ModernHome {
     this.#calls.push(call)
     // Closing the response is how a client cancels (basic/patterns/cancellation).
     exchange.onGone(() => call.cancel('the client closed the stream'))
+    if (exchange.settled) return
     call.handle = server.call(call)
   }
 

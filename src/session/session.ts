@@ -151,6 +151,7 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
       exchange.onGone(() =>
         this.end(new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'initialize was aborted' })),
       )
+      if (this.ended) throw new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'initialize was aborted' })
     }
     const call = new SessionCall(key, message, exchange, deadline, this)
     this.#calls.push(call)

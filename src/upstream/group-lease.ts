@@ -7,7 +7,7 @@ import type {
   UpstreamCall,
   UpstreamOwner,
 } from '../core/types.ts'
-import type { GroupProcess } from './group-process.ts'
+import type { GroupProcess, Tenant } from './group-process.ts'
 
 /** What a lease needs of its group. */
 export interface LeaseHome {
@@ -19,13 +19,13 @@ export interface LeaseHome {
 }
 
 /** One call's share in the processes of its principal. */
-export class GroupLease implements CallLease {
+export class GroupLease implements CallLease, Tenant {
   readonly exclusive = false
   readonly owner: UpstreamOwner
   readonly wish: LeaseWish
   readonly uris = new Set<string>()
   /** That serves it, or served it last. */
-  process: GroupProcess | undefined
+  child: GroupProcess | undefined
   /** The latest made on it. */
   latest: UpstreamCall | undefined
   readonly #home: LeaseHome
@@ -39,11 +39,11 @@ export class GroupLease implements CallLease {
   }
 
   get server(): InitializeResult | undefined {
-    return this.process?.server
+    return this.child?.server
   }
 
   get instance(): string {
-    return this.process?.instance ?? ''
+    return this.child?.instance ?? ''
   }
 
   get parked(): boolean {
@@ -77,7 +77,7 @@ export class GroupLease implements CallLease {
   }
 
   send(message: Message): void {
-    this.process?.link.send(message)
+    this.child?.link.send(message)
   }
 
   // Others use the process, too; a reader that does not read loses its call (see session/).

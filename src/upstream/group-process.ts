@@ -1,8 +1,7 @@
 import { SidecarError } from '../core/errors.ts'
 import type { Message } from '../core/jsonrpc.ts'
 import { localRequest } from '../core/local.ts'
-import type { InitializeResult } from '../core/types.ts'
-import type { GroupLease } from './group-lease.ts'
+import type { InitializeResult, LeaseWish, UpstreamCall, UpstreamOwner } from '../core/types.ts'
 import { capabilitySuperset, handshake } from './handshake.ts'
 import type { Link } from './link.ts'
 import type { ProcessContext } from './process.ts'
@@ -17,6 +16,15 @@ export interface GroupProcessEvents {
   onNotification(message: Message): void
 }
 
+/** A lease, as the process sees it that serves it. */
+export interface Tenant {
+  readonly owner: UpstreamOwner
+  readonly wish: LeaseWish
+  /** The latest call made on it. */
+  readonly latest: UpstreamCall | undefined
+  readonly parked: boolean
+}
+
 /** One legacy process of a group, initialized by the sidecar. */
 export class GroupProcess {
   readonly instance: string
@@ -24,7 +32,7 @@ export class GroupProcess {
   /** What it said of itself; undefined until it has. */
   server: InitializeResult | undefined
   /** The lease whose call has it to itself. */
-  tenant: GroupLease | undefined
+  tenant: Tenant | undefined
   /** Calls beside each other whose clients could not be asked. */
   guests = 0
   /** Monotonic milliseconds. */
@@ -70,23 +78,23 @@ export class GroupProcess {
   }
 
   /** The only call under way that may ask, if it is a guest's. */
-  get onlyGuest(): GroupLease | undefined {
+  get onlyGuest(): Tenant | undefined {
     if (this.guests !== 1 || this.suspected) return undefined
     for (const { owner } of this.link.pending) {
-      const lease = owner as GroupLease | undefined
+      const lease = owner as Tenant | undefined
       if (lease?.wish.use === 'unasked') return lease
     }
     return undefined
   }
 
   /** @param alone calls whose clients cannot be asked need a process to themselves, too */
-  occupy(lease: GroupLease, alone: boolean): void {
+  occupy(lease: Tenant, alone: boolean): void {
     const { use } = lease.wish
     if (use === 'exclusive' || (use === 'unasked' && alone)) this.tenant = lease
     else if (use === 'unasked') this.guests++
   }
 
-  vacate(lease: GroupLease): void {
+  vacate(lease: Tenant): void {
     if (this.tenant === lease) this.tenant = undefined
     else if (lease.wish.use === 'unasked') this.guests--
   }
@@ -97,10 +105,10 @@ export class GroupProcess {
   }
 
   /** The lease of the only call under way that wants log messages; undefined if there is none or more than one. */
-  get soleListener(): GroupLease | undefined {
-    let only: GroupLease | undefined
+  get soleListener(): Tenant | undefined {
+    let only: Tenant | undefined
     for (const { owner } of this.link.pending) {
-      const lease = owner as GroupLease | undefined
+      const lease = owner as Tenant | undefined
       if (lease?.wish.logLevel === undefined) continue
       if (only !== undefined) return undefined
       only = lease

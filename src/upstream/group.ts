@@ -77,8 +77,8 @@ export class Group {
 
   /** Puts a call on its way as soon as there is a process for it. */
   call(lease: GroupLease, call: UpstreamCall): CallHandle {
-    const process = this.#free(lease)
-    if (process !== undefined) return this.#send(process, lease, call)
+    const child = this.#free(lease)
+    if (child !== undefined) return this.#send(child, lease, call)
     if (this.#closed) {
       queueMicrotask(() =>
         call.fail(new SidecarError('ERR_UPSTREAM_EXIT', { detail: 'the server is stopped' })),
@@ -96,10 +96,10 @@ export class Group {
 
   released(lease: GroupLease): void {
     this.#listeners.delete(lease)
-    const { process } = lease
-    if (process !== undefined) {
-      process.lastUsed = this.#context.clock.now()
-      process.vacate(lease)
+    const { child } = lease
+    if (child !== undefined) {
+      child.lastUsed = this.#context.clock.now()
+      child.vacate(lease)
     }
     for (const uri of lease.uris) {
       if (!this.#isWatched(uri)) this.#everywhere('resources/unsubscribe', uri)
@@ -171,16 +171,16 @@ export class Group {
     return best
   }
 
-  #send(process: GroupProcess, lease: GroupLease, call: UpstreamCall): CallHandle {
-    lease.process = process
-    process.lastUsed = this.#context.clock.now()
-    process.occupy(lease, this.#options.habits.asks)
+  #send(child: GroupProcess, lease: GroupLease, call: UpstreamCall): CallHandle {
+    lease.child = child
+    child.lastUsed = this.#context.clock.now()
+    child.occupy(lease, this.#options.habits.asks)
     if (call.message.method === 'initialize') {
-      queueMicrotask(() => call.answer(localResult('0', process.server ?? {})))
+      queueMicrotask(() => call.answer(localResult('0', child.server ?? {})))
       return noHandle
     }
-    if (lease.wish.logLevel !== undefined) process.setLevel(lease.wish.logLevel)
-    return process.link.call(call, lease)
+    if (lease.wish.logLevel !== undefined) child.setLevel(lease.wish.logLevel)
+    return child.link.call(call, lease)
   }
 
   #dispatch(): void {
@@ -217,14 +217,14 @@ export class Group {
       this.#full(SidecarError.from(thrown))
       return false
     }
-    const process = new GroupProcess(randomBytes(12).toString('base64url'), link, this.#context, {
-      onReady: () => this.#ready(process),
-      onGone: (error) => this.#gone(process, error),
-      onRequest: (message) => this.#onRequest(process, message),
-      onNotification: (message) => this.#onNotification(process, message),
+    const child = new GroupProcess(randomBytes(12).toString('base64url'), link, this.#context, {
+      onReady: () => this.#ready(child),
+      onGone: (error) => this.#gone(child, error),
+      onRequest: (message) => this.#onRequest(child, message),
+      onNotification: (message) => this.#onNotification(child, message),
     })
-    this.#processes.push(process)
-    process.start(this.#options.version, this.#options.startTimeoutMs)
+    this.#processes.push(child)
+    child.start(this.#options.version, this.#options.startTimeoutMs)
     return true
   }
 
@@ -243,24 +243,24 @@ export class Group {
     return suspected !== undefined
   }
 
-  #end(process: GroupProcess): void {
-    const at = this.#processes.indexOf(process)
+  #end(child: GroupProcess): void {
+    const at = this.#processes.indexOf(child)
     if (at >= 0) this.#processes.splice(at, 1)
-    void process.link.stop()
+    void child.link.stop()
   }
 
-  #ready(process: GroupProcess): void {
+  #ready(child: GroupProcess): void {
     this.#failures = 0
     const uris = new Set([...this.#listeners].flatMap(({ uris: own }) => [...own]))
-    for (const uri of uris) process.request('resources/subscribe', { uri })
+    for (const uri of uris) child.request('resources/subscribe', { uri })
     this.#dispatch()
   }
 
-  #gone(process: GroupProcess, error: SidecarError): void {
-    const at = this.#processes.indexOf(process)
+  #gone(child: GroupProcess, error: SidecarError): void {
+    const at = this.#processes.indexOf(child)
     if (at < 0) return
     this.#processes.splice(at, 1)
-    if (process.server === undefined) {
+    if (child.server === undefined) {
       this.#failures++
       if (this.#processes.length === 0) this.#waiting.fail(error)
     }
@@ -276,23 +276,23 @@ export class Group {
     })
   }
 
-  #onRequest(process: GroupProcess, message: Message): void {
-    const { link } = process
-    const asked = process.tenant ?? process.onlyGuest
-    if (asked !== undefined || process.guests > 0) this.#options.habits.asks = true
+  #onRequest(child: GroupProcess, message: Message): void {
+    const { link } = child
+    const asked = child.tenant ?? child.onlyGuest
+    if (asked !== undefined || child.guests > 0) this.#options.habits.asks = true
     if (asked !== undefined) {
       asked.owner.onRequest(message, asked.latest)
       return
     }
     const idText = message.idText as string
-    if (process.guests === 0 && message.method === 'roots/list') link.send(localResult(idText, { roots: [] }))
+    if (child.guests === 0 && message.method === 'roots/list') link.send(localResult(idText, { roots: [] }))
     else {
       this.#context.metrics.dropped('server_request_nobody')
       link.send(localRefusal(idText, -32601, 'ERR_NO_CLIENT'))
     }
   }
 
-  #onNotification(process: GroupProcess, message: Message): void {
+  #onNotification(child: GroupProcess, message: Message): void {
     if (message.method === 'notifications/tools/list_changed') this.#options.onToolsChanged(this.#principalId)
     switch (message.method) {
       case 'notifications/tools/list_changed':
@@ -307,12 +307,14 @@ export class Group {
         }
         return
       }
-      case 'notifications/message':
-        if (process.soleListener !== process.tenant) break
-        process.tenant?.owner.onNotification(message, process.tenant.latest)
+      case 'notifications/message': {
+        const listener = child.soleListener
+        if (listener === undefined) break
+        listener.owner.onNotification(message, listener.latest)
         return
+      }
       case 'notifications/cancelled':
-        process.tenant?.owner.onNotification(message, process.tenant.latest)
+        child.tenant?.owner.onNotification(message, child.tenant.latest)
         return
     }
     this.#context.metrics.dropped('unattributable')

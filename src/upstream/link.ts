@@ -128,7 +128,6 @@ export class Link {
     }
   }
 
-  /** Whether there are any. */
   get hasSuspects(): boolean {
     return this.#abandoned.size + this.#abandonedOverflowUntil > 0 && !this.suspects().next().done
   }

@@ -2,7 +2,7 @@ import { localEnvelope, metaKey } from '../core/envelope.ts'
 import { SidecarError } from '../core/errors.ts'
 import type { Message } from '../core/jsonrpc.ts'
 import { localRefusal, localRequest, localResult } from '../core/local.ts'
-import { logLevels } from '../core/mcp.ts'
+import { isLoggedAt } from '../core/mcp.ts'
 import {
   anonymous,
   type CallHandle,
@@ -248,11 +248,9 @@ export class ModernProcess implements StatelessServer {
       }
       only = modern
     }
-    const levels: readonly (string | undefined)[] = logLevels
-    const level = levels.indexOf(message.paramString('level'))
-    if (only === undefined || level < levels.indexOf(only.logLevel))
+    if (!isLoggedAt(only?.logLevel, message.paramString('level')))
       this.#context.metrics.dropped('log_message')
-    else only.notify(message)
+    else only?.notify(message)
   }
 }
 

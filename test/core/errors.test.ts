@@ -39,7 +39,10 @@ t.test('an answer in band has status 200 once the request id is known', async (t
     t.equal(error.close, errorTable[code].close)
   }
   const answers = codes.filter((code) => errorTable[code].inBand)
-  t.same(answers, ['ERR_UNSUPPORTED', 'ERR_UPSTREAM_EXIT', 'ERR_UPSTREAM_MESSAGE', 'ERR_TIMEOUT'])
+  t.same(answers, [
+    ...['ERR_UNSUPPORTED', 'ERR_REQUEST_STATE', 'ERR_PARAMS', 'ERR_TASK_UNKNOWN', 'ERR_ROUNDS', 'ERR_INPUT'],
+    ...['ERR_UPSTREAM_EXIT', 'ERR_UPSTREAM_MESSAGE', 'ERR_TIMEOUT'],
+  ])
 })
 
 t.test('the client reads the sentence, the code and the request id, and nothing from inside', async (t) => {

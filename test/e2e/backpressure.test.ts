@@ -16,7 +16,7 @@ const own = await startTestSidecar(t, {
   config: { listen: { webSocket: true }, limits: { ...limits, replayBufferBytes: 64 * 1024 } },
 })
 const shared = await startTestSidecar(t, {
-  config: { server: { topology: 'shared' }, listen: { webSocket: true }, limits },
+  config: { server: { topology: 'shared', era: 'legacy' }, listen: { webSocket: true }, limits },
 })
 /** Shared, with the default limits. */
 const roomy = await startTestSidecar(t, { config: { server: { topology: 'shared' } } })

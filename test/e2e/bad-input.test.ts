@@ -1022,7 +1022,7 @@ t.test('initializes behind an open stream on the same connection leave nothing b
   const pidFile = join(t.testdir(), 'pids')
   const { url, metric } = await startTestSidecar(t, {
     command: [quickServer, pidFile],
-    config: { server: { warmSpares: 0 } },
+    config: { server: { warmSpares: 0, era: 'legacy' } },
   })
   const port = Number(new URL(url).port)
   await until(async () => (await metric('mcp_sidecar_process_starts_total')) === 1, 'the probe')

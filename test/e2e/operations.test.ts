@@ -16,7 +16,8 @@ const rpc = (id: string | number, method: string, params: object = {}) => ({
   params,
 })
 const readyz = async (adminUrl: string) => send(`${adminUrl}/readyz`, 'GET')
-const onlySessions = { server: { warmSpares: 0 } }
+// With a given era no process is started to find it out.
+const onlySessions = { server: { warmSpares: 0, era: 'legacy' } } as const
 
 test('/healthz is true while the sidecar runs, whatever the server does', async (t) => {
   const { adminUrl, url } = await startTestSidecar(t, { server: ['--exit=1'] })

@@ -114,7 +114,7 @@ t.test('a message goes down the path with its caller, its session and its way ba
   const { pending, failures, refusals, exchange, message } = submitted((decoded) => void seen.push(decoded))
   t.equal(pending, undefined, 'nothing to wait for')
   t.equal(seen.length, 1)
-  t.match(seen[0], { requestId: 'r', principal: anonymous, path: '/mcp', sessionId: 's', era: 'legacy' })
+  t.match(seen[0], { requestId: 'r', principal: anonymous, path: '/mcp', sessionId: 's' })
   t.equal(seen[0]?.message, message)
   t.equal(seen[0]?.exchange, exchange)
   t.same([failures, refusals], [[], []])

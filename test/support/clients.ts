@@ -251,6 +251,21 @@ export async function connect(route: Route, target: Target, abilities: Abilities
   return route.sdk === 'v1' ? connectV1(route, target, abilities) : connectV2(route, target, abilities)
 }
 
+/** Connects, plays the scenario and closes, whatever happens. */
+export async function play<T>(
+  route: Route,
+  target: Target,
+  scenario: (peer: Peer) => Promise<T>,
+  abilities: Abilities = {},
+): Promise<T> {
+  const peer = await connect(route, target, abilities)
+  try {
+    return await scenario(peer)
+  } finally {
+    await peer.close()
+  }
+}
+
 function recordingFetch(http: HttpExchange[]): typeof fetch {
   return async (input, init) => {
     const response = await fetch(input, init)

@@ -43,7 +43,11 @@ export async function asking<T>(
 ): Promise<{ result: T; asked: Json[] }> {
   const before = user.asked.length
   const result = await act()
-  return { result, asked: user.asked.slice(before) }
+  // A token for progress is the server's own affair.
+  const asked = user.asked.slice(before).map(({ method, params: { _meta, ...params } = {} as Json }) => {
+    return { method, params }
+  })
+  return { result, asked }
 }
 
 /** In the order of their texts: what goes on at once is asked in any order. */
@@ -81,9 +85,8 @@ export function inEitherEra(value: unknown): unknown {
   return Object.fromEntries(kept)
 }
 
-/** Notifications that reach clients of both eras; which log messages do is another matter. */
-const everywhere =
-  /^notifications\/(?:progress|resources\/updated|(?:tools|prompts|resources)\/list_changed) /
+/** Notifications that reach clients of both eras when they ask for them; of the others, one era hears unasked. */
+const everywhere = /^notifications\/(?:progress|resources\/updated|resources\/list_changed) /
 
 /** A transcript as a client of the other era would have got it. */
 export function comparable({ steps, fromServer, errors }: Transcript): object {

@@ -14,19 +14,20 @@ export function official(server: string, ...args: string[]): string[] {
 const dynamicText = 'demo://resource/dynamic/text/7'
 const original = 'compress me, é and 🙂 too'
 
-/** Needs a process of its own: it switches on and off what the server does for all. */
+/**
+ * Everything but tasks, which do not cross eras, and roots, which the server remembers. Needs a process of its own: it
+ * switches on and off what the server does for all.
+ */
 export async function everythingScenario(peer: Peer): Promise<Transcript> {
   const recorder = new Recorder(peer)
   const step = recorder.step.bind(recorder)
-  const { user, wire } = peer
-  const called = new Set(['simulate-research-query'])
+  const { wire } = peer
+  const called = new Set(['simulate-research-query', 'get-roots-list'])
   const call: Peer['call'] = (name, ...rest) => {
     called.add(name)
     return peer.call(name, ...rest)
   }
   await step('server', () => peer.server)
-  // First of all: the server remembers the roots that it was told once.
-  await step('roots', () => call('get-roots-list'))
   const tools = await step('tools/list', async () => {
     const { tools } = await peer.listTools()
     return tools.filter(({ name }) => name !== 'simulate-research-query')
@@ -159,7 +160,8 @@ async function questions(peer: Peer, step: Step, call: Peer['call']): Promise<vo
     check: true,
     email: 'zoe@example.org',
     integer: 7,
-    number: 2.5,
+    // Fractions are forgotten in the JSON schema of 2025-11-25, by which messages are checked here.
+    number: 25,
     untitledMultipleSelectEnum: ['Piano', 'Drums'],
   }
   for (const answer of [

@@ -103,14 +103,26 @@ export function headersOf({ method, params }: Pick<Request, 'method' | 'params'>
   }
 }
 
+const patienceMs = 10_000
+
+/** Fails where nothing comes, with the request, rather than to wait until the runner gives up. */
+function soon<T>(coming: Promise<T>, message: unknown): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const text = typeof message === 'string' ? message : JSON.stringify(message)
+    const giveUp = (): void => reject(new Error(`waited in vain for the answer to ${text}`))
+    const timer = setTimeout(giveUp, patienceMs)
+    coming.then(resolve, reject).finally(() => clearTimeout(timer))
+  })
+}
+
 /** Sends a request and collects its answer; `headers` win, those that are empty are left out. */
 export function ask(url: string, message: Request, headers: Headers = {}): Promise<RawResponse> {
-  return post(url, message, merged(headersOf(message), headers))
+  return soon(post(url, message, merged(headersOf(message), headers)), message)
 }
 
 /** The same with a body of the test's own spelling. */
 export function askText(url: string, body: string, headers: Headers = {}): Promise<RawResponse> {
-  return post(url, body, merged(headersOf(JSON.parse(body)), headers))
+  return soon(post(url, body, merged(headersOf(JSON.parse(body)), headers)), body)
 }
 
 function merged(own: Record<string, string>, headers: Headers): Headers {
@@ -120,7 +132,7 @@ function merged(own: Record<string, string>, headers: Headers): Headers {
 /** Sends a request whose answer is a stream, and follows it. */
 export async function streamed(url: string, message: Request, headers: Headers = {}): Promise<Following> {
   const all = { 'Content-Type': 'application/json', Accept: accept, ...headersOf(message), ...headers }
-  const response = await open(url, 'POST', all, JSON.stringify(message))
+  const response = await soon(open(url, 'POST', all, JSON.stringify(message)), message)
   if (response.headers['content-type'] !== 'text/event-stream') {
     throw new Error(`no stream: ${JSON.stringify(await collect(response))}`)
   }

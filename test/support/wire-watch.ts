@@ -247,6 +247,18 @@ export class WireWatch {
   }
 }
 
+/**
+ * What is complete with this text; the rest is kept. A large message comes in many texts, of which none is looked at
+ * twice: what ends an event is always written in one piece.
+ */
+function completed(parts: string[], text: string, end: string): string[] {
+  const found = text.split(end)
+  const rest = found.pop() ?? ''
+  if (found.length > 0) found[0] = [...parts.splice(0), found[0]].join('')
+  if (rest !== '') parts.push(rest)
+  return found
+}
+
 function isAnswer(message: Json): boolean {
   return message?.method === undefined && message?.id !== undefined
 }
