@@ -254,7 +254,9 @@ function enforcement(config: Config): { readonly enforced: string[]; readonly no
   else if (isLoopback(config.listen.host))
     notEnforced.unshift('authentication: off; only this machine can connect')
   if (config.server.topology === 'shared')
-    notEnforced.push('separation of sessions inside the server: one process serves all')
+    notEnforced.push('separation of callers inside the server: one process serves all')
+  else if (config.server.topology === 'auto' && config.server.era !== 'legacy')
+    notEnforced.push('separation of callers inside the server, if it is a modern one: one process serves all')
   return { enforced, notEnforced }
 }
 

@@ -36,5 +36,5 @@ export function cors(trusted: HttpTrusted, next: Handler<HttpTrusted>): void | P
   if (origin === undefined) return next(trusted)
   for (const [name, value] of Object.entries(corsHeaders(origin))) response.setHeader(name, value)
   if (httpMethod !== 'OPTIONS' || headers['access-control-request-method'] === undefined) return next(trusted)
-  response.writeHead(204, preflightHeaders).end()
+  response.writeHead(204, preflightHeaders(headers['access-control-request-headers'])).end()
 }

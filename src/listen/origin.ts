@@ -97,10 +97,27 @@ export function corsHeaders(origin: string): Record<string, string> {
   }
 }
 
-/** What a preflight is told on top of {@link corsHeaders}. */
-export const preflightHeaders: Readonly<Record<string, string>> = {
-  'Access-Control-Allow-Methods': 'GET, POST, DELETE',
-  'Access-Control-Allow-Headers':
-    'Accept, Authorization, Content-Type, Last-Event-ID, Mcp-Method, Mcp-Name, MCP-Protocol-Version, Mcp-Session-Id, X-API-Key',
-  'Access-Control-Max-Age': '7200',
+const allowedHeaders =
+  'Accept, Authorization, Content-Type, Last-Event-ID, Mcp-Method, Mcp-Name, MCP-Protocol-Version, Mcp-Session-Id, X-API-Key'
+
+/** Tools name these, so there is no list of them (2026-07-28, server/tools, "x-mcp-header"). */
+const parameterHeader = /^mcp-param-[\w.!#$%&'*+^`|~-]{1,100}$/
+const maxParameterHeaders = 100
+
+/**
+ * What a preflight is told on top of {@link corsHeaders}.
+ *
+ * @param requested its Access-Control-Request-Headers
+ */
+export function preflightHeaders(requested: string | undefined): Readonly<Record<string, string>> {
+  const parameters = (requested ?? '')
+    .toLowerCase()
+    .split(',', maxParameterHeaders)
+    .map((name) => name.trim())
+    .filter((name) => parameterHeader.test(name))
+  return {
+    'Access-Control-Allow-Methods': 'GET, POST, DELETE',
+    'Access-Control-Allow-Headers': [allowedHeaders, ...parameters].join(', '),
+    'Access-Control-Max-Age': '7200',
+  }
 }

@@ -122,9 +122,14 @@ test('legacy clients in front of a bare modern server', async (t) => {
           await peer.call('change', { list })
           await peer.wire.until(`changed ${list}`, about(method))
         }
-        const { tools } = await peer.listTools()
-        t.ok(tools.length > 40, 'all pages of the list')
-        t.ok(tools.some(({ name }) => name === 'changed-1'))
+        const names: string[] = []
+        let cursor: string | undefined
+        do {
+          const page = await peer.request('tools/list', cursor === undefined ? {} : { cursor })
+          names.push(...page.tools.map(({ name }: { name: string }) => name))
+          cursor = page.nextCursor
+        } while (cursor !== undefined)
+        t.ok(names.includes('echo') && names.includes('changed-1'), 'all pages of the list')
       })
       t.test('a call that is cancelled is cancelled at the server', async (t) => {
         const gone = new AbortController()
@@ -146,10 +151,13 @@ test('legacy clients in front of a bare modern server', async (t) => {
       })
       t.test('what it has no words for', async (t) => {
         t.match(await peer.call('array'), { content: [{ text: '[1,"two",{"three":3}]' }] })
-        await t.rejects(peer.readResource('test://nothing'), {
-          code: -32002,
-          data: { uri: 'test://nothing' },
-        })
+        await t.rejects(peer.readResource('test://nothing'))
+        // SDK v2 hands on its own code for it.
+        const error = { code: -32002, data: { uri: 'test://nothing' } }
+        t.match(
+          peer.wire.received.findLast((message) => message.error),
+          { error },
+        )
         await t.rejects(peer.call('no-such-tool'), { code: -32602 })
         await t.rejects(peer.request('no/such-method'), { code: -32601 })
       })

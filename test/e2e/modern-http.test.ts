@@ -1135,7 +1135,6 @@ t.test('who does not read is cut off and holds up nobody', async (t) => {
       },
       JSON.stringify(request),
     )
-    response.pause()
     await until(
       async () => (await metric('mcp_sidecar_queue_bytes{reader="client"}')) > 64 * 1024,
       'it is behind',

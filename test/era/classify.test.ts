@@ -265,7 +265,13 @@ const differences: readonly {
   },
   {
     why: 'a legacy version header that is not spoken here is refused here, by the SDK in its legacy transport',
-    applies: ({ ours, sdk }) => ours === 'reject 400 -32600' && sdk === 'legacy',
+    applies: ({ ours, sdk, body }) =>
+      ours === 'reject 400 -32600' && sdk === 'legacy' && body.method !== undefined,
+  },
+  {
+    why: 'a response under a header that is modern, or not spoken here, is refused; the SDK leaves it to its transport',
+    applies: ({ ours, sdk, body }) =>
+      ours === 'reject 400 -32600' && sdk === 'legacy' && body.method === undefined,
   },
   {
     why: 'a header that is no date names no version; the SDK compares texts, so that any word is modern',

@@ -313,11 +313,11 @@ t.test('CORS names the one origin that asked, never all, and no credentials of t
   t.equal(headers['Access-Control-Allow-Origin'], 'https://app.example')
   t.equal(headers['Vary'], 'Origin')
   t.match(headers['Access-Control-Expose-Headers'], 'Mcp-Session-Id')
-  t.notMatch(JSON.stringify({ ...headers, ...preflightHeaders }), /Allow-Credentials|\*/)
+  t.notMatch(JSON.stringify({ ...headers, ...preflightHeaders(undefined) }), /Allow-Credentials|\*/)
 })
 
 t.test('a preflight allows every method and header that MCP clients use', async (t) => {
-  const allowed = preflightHeaders['Access-Control-Allow-Headers']?.toLowerCase().split(', ') ?? []
+  const allowed = preflightHeaders(undefined)['Access-Control-Allow-Headers']?.toLowerCase().split(', ') ?? []
   for (const header of [
     'authorization',
     'content-type',
@@ -327,5 +327,16 @@ t.test('a preflight allows every method and header that MCP clients use', async 
     'last-event-id',
   ])
     t.ok(allowed.includes(header), header)
-  t.same(preflightHeaders['Access-Control-Allow-Methods']?.split(', '), ['GET', 'POST', 'DELETE'])
+  t.same(preflightHeaders(undefined)['Access-Control-Allow-Methods']?.split(', '), ['GET', 'POST', 'DELETE'])
+})
+
+t.test('headers that a tool has named may be sent, and no others of that look', async (t) => {
+  const allowed = (requested: string): string[] =>
+    (preflightHeaders(requested)['Access-Control-Allow-Headers'] ?? '').split(', ')
+  t.ok(allowed('authorization, Mcp-Param-Region,mcp-param-tier').includes('mcp-param-region'))
+  t.ok(allowed('mcp-param-tier').includes('mcp-param-tier'))
+  t.notOk(allowed('x-evil, mcp-param-').some((name) => ['x-evil', 'mcp-param-'].includes(name)))
+  t.notMatch(preflightHeaders('mcp-param-a\r\nx: y')['Access-Control-Allow-Headers'], /[\r\n]/)
+  const many = Array.from({ length: 5000 }, (_, i) => `mcp-param-${i}`).join(',')
+  t.ok((preflightHeaders(many)['Access-Control-Allow-Headers'] ?? '').length < 4000)
 })
