@@ -1,3 +1,4 @@
+import { SidecarError } from '../core/errors.ts'
 import type {
   CallHandle,
   Clock,
@@ -134,6 +135,9 @@ export class ServerBehind<F extends Finding> implements Pool, StatelessServer, L
   async close(): Promise<void> {
     this.#closed = true
     this.#doubt?.cancel()
+    // Whoever still waits is refused now.
+    this.#known = undefined
+    this.#settle?.()
     await Promise.all([
       this.#probe?.stop(),
       this.#faces?.life.close(),
@@ -143,7 +147,8 @@ export class ServerBehind<F extends Finding> implements Pool, StatelessServer, L
   }
 
   get #serving(): Faces {
-    if (this.#faces === undefined) throw new Error('the era of the server is not known yet')
+    if (this.#faces === undefined)
+      throw new SidecarError('ERR_DRAINING', { detail: 'the server is not known' })
     return this.#faces
   }
 

@@ -18,7 +18,7 @@ import {
   serverCommand,
   tool,
 } from '../support/modern.ts'
-import { folder } from '../support/processes.ts'
+import { folder, pidFile } from '../support/processes.ts'
 import { startTestSidecar, type TestOptions, type TestSidecar, until } from '../support/sidecar.ts'
 import { openSocket } from '../support/streams.ts'
 import { bearerTokens } from '../support/tokens.ts'
@@ -132,9 +132,17 @@ async function toQuestion(url: string, request: Request, headers: Headers = alic
   return { request, state: requestState, questions: inputRequests }
 }
 
-/** Gives up a call that would else keep its process until it expires. */
-async function settle({ sidecar, answers }: Kind, { request, state }: Asked): Promise<void> {
-  await ask(sidecar.url, retry(request, 'settle', answers, state), alice)
+/** Brings a call to its end, which would else keep its process until it expires. */
+async function settle({ sidecar, ...kind }: Kind, { request, state }: Asked): Promise<void> {
+  let next: unknown = state
+  let { answers } = kind
+  while (typeof next === 'string') {
+    const { json } = await ask(sidecar.url, retry(request, 'settle', answers, next), alice)
+    // The questions of a call are numbered through, so the same answers may fit no more: then nobody wants to answer.
+    const keys = Object.keys(json.result?.inputRequests ?? {})
+    answers = Object.fromEntries(keys.map((key) => [key, { action: 'cancel' }]))
+    next = json.result?.requestState
+  }
 }
 
 const refusals = new Set<string>()
@@ -370,33 +378,17 @@ t.test('a state of a round that is over', async (t) => {
   }
 })
 
-t.test('after a restart of the server process', async (t) => {
-  const { url } = interviews
+t.test('after the process that has the call was killed', async (t) => {
+  const pids = pidFile(t)
+  const { url, metric } = await start(t, [...interviewer, `--pid=${pids.path}`])
   const { request, state } = await toQuestion(url, interview('first', 'restart'))
-  const pids = JSON.parse(JSON.stringify(await allPids(url, alice)))
-  for (const pid of pids) if (pid !== undefined) process.kill(pid, 'SIGKILL')
-  // That process is busy with the call, so its own pid is not among them: ask for the others, and end that by its own.
-  const { metric } = interviews
-  await until(async () => (await metric('mcp_sidecar_calls_in_flight')) === 0, 'nothing is in flight')
-  const lone = await start(t, interviewer, { config: { server: { warmSpares: 0, poolSize: 1 } } })
-  const parked = await toQuestion(lone.url, interview('first', 'restart'))
-  const child = Number(/"pid":(\d+)/.exec(JSON.stringify(lone.logs.map(({ fields }) => fields)))?.[1])
-  t.ok(Number.isInteger(child), 'the log names the process')
-  process.kill(child, 'SIGKILL')
-  await until(async () => (await lone.metric('mcp_sidecar_process_exits_total')) >= 1, 'it has ended')
-  isRefused(
-    t,
-    await ask(lone.url, retry(parked.request, 2, { q1: accepted('alice') }, parked.state), alice),
-    2,
-  )
-  kinds.parked.good(t, await ask(url, retry(request, 3, { q1: accepted('alice') }, state), alice))
+  const killed = pids.pids.length
+  for (const pid of pids.pids) process.kill(pid, 'SIGKILL')
+  await until(async () => (await metric('mcp_sidecar_process_exits_total')) >= killed, 'all have ended')
+  isRefused(t, await ask(url, retry(request, 2, { q1: accepted('alice') }, state), alice), 2)
+  const next = await toQuestion(url, interview('next', 'restart'))
+  kinds.parked.good(t, await ask(url, retry(next.request, 3, { q1: accepted('alice') }, next.state), alice))
 })
-
-/** Of the processes that are free for this principal. */
-async function allPids(url: string, headers: Headers): Promise<number[]> {
-  const { json } = await ask(url, tool('pid', 'pid', {}, { capabilities }), headers)
-  return [Number(said(json))]
-}
 
 t.test('a modern server that was restarted gets its state back all the same', async (t) => {
   const { url } = modernOnes
@@ -431,6 +423,27 @@ t.test('partial answers: the rest is asked for again, under a new state', async 
   const last = await ask(url, retry(request, 6, { q1: accepted('alice') }, fourth.state), alice)
   t.same(said(last.json).replies, [[accepted('alice'), sampled, roots].map((result) => ({ result }))])
 })
+
+t.test(
+  'two calls that wait for one process, one of them for its client: the other is not held up',
+  async (t) => {
+    const { url } = urls
+    // Both were told to go to a URL by the same process, which remembers that for either.
+    const one = await toQuestion(url, urlCall('one of two'))
+    const two = await toQuestion(url, urlCall('two of two'))
+    const answers = { q1: { action: 'accept' } }
+    const asked = await toQuestion(url, retry(one.request, 2, answers, one.state))
+    const other = begin(url, retry(two.request, 3, answers, two.state), { ...alice })
+    let answered = false
+    void other.answer.then(() => {
+      answered = true
+    })
+    await until(() => answered, 'the other call goes on')
+      .catch(() => t.fail('the other call waits until the first one is over'))
+      .finally(other.leave)
+    await settle(kinds.reissue, asked)
+  },
+)
 
 t.test('partial answers about URLs: the rest is asked for again', async (t) => {
   // What the answer to a -32042 leaves open is a missing answer like any other (2.9).
@@ -588,7 +601,7 @@ t.test('on a WebSocket it is bound to the principal as well, and to no connectio
 })
 
 t.test('a call that is asked about and never taken up again expires, and frees its process', async (t) => {
-  const clientInputMs = 300
+  const clientInputMs = 1500
   const { url, metric } = await start(t, interviewer, {
     config: {
       limits: { clientInputMs, processesPerPrincipal: 2, idleSessionMs: 200 },

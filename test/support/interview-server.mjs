@@ -1,5 +1,6 @@
 // A stdio MCP server of the handshake era, without an SDK, whose tools ask their client many things in several rounds.
 // Everything it says about a call names the owner that the call's arguments name, so that what reaches another shows.
+// With --pid=FILE it appends its pid to FILE.
 //
 // Tools; the answer is one text block of JSON:
 //   interview  owner, call, rounds: [[kind]], ms, stubborn. In each round, after ms, it reports progress if there is a
@@ -14,7 +15,11 @@
 //   mirror     its arguments
 //   crash
 // Prompt `interview` (owner, call) and resource ask://OWNER/CALL ask one elicitation. x/ask asks one, too.
+import { appendFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
+
+const [, pidFile] = /^--pid=(.+)$/.exec(process.argv[2] ?? '') ?? []
+if (pidFile !== undefined) appendFileSync(pidFile, `${process.pid}\n`)
 
 const write = (message) => process.stdout.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`)
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
