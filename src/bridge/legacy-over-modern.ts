@@ -16,6 +16,7 @@ import type {
   UpstreamCall,
   UpstreamOwner,
 } from '../core/types.ts'
+import { legacyNotification } from '../era/downgrade.ts'
 import { envelopeOf, type LegacyClient, readClient } from '../era/envelope.ts'
 import { initializeResult, negotiatedVersion } from '../era/initialize.ts'
 import { idsPerCall } from '../era/legacy-over-modern.ts'
@@ -23,10 +24,16 @@ import { settled } from '../era/splice.ts'
 import { Listening, type ListeningHome } from './listening.ts'
 import { Rounds, type RoundsHome } from './rounds.ts'
 
-/** A modern server that tells what it told of itself. */
+/** A modern server, as those see it that stay for longer than a call. */
 export interface DiscoveredServer extends StatelessServer {
   /** Now, or when it has started. @throws SidecarError, or rejects with one, while it is down */
   discovered(): DiscoverResult | Promise<DiscoverResult>
+  /**
+   * Keeps the server for this principal, and tells what it says about its lists.
+   *
+   * @returns stops it
+   */
+  attend(principal: Principal, onListChanged: (message: Message) => void): () => void
 }
 
 export interface BridgeContext {
@@ -59,7 +66,7 @@ interface Session {
 /** Methods that only the modern era knows, and those of tasks, which the eras speak of in different ways. */
 const hidden = /^(?:server\/discover|subscriptions\/listen|tasks\/.*)$/
 
-const updates: ReadonlySet<string> = new Set(['notifications/resources/updated'])
+const listChanged = /^notifications\/(tools|prompts|resources)\/list_changed$/
 
 class SessionBridge implements Upstream, RoundsHome, ListeningHome {
   readonly exclusive = false
@@ -72,11 +79,13 @@ class SessionBridge implements Upstream, RoundsHome, ListeningHome {
   readonly #calls = new Set<Rounds>()
   /** Who waits for the client's response, by the id of the request as a map key. */
   readonly #asked = new Map<string, Rounds>()
+  readonly #stopAttending: () => void
   #count = 0
   #session: Session | undefined
   #envelope: readonly string[] = []
   #level: string | undefined
-  #lists: Listening | undefined
+  /** The client is ready to be told what its server says. */
+  #hears = false
   #resources: Listening | undefined
   #released = false
 
@@ -86,6 +95,7 @@ class SessionBridge implements Upstream, RoundsHome, ListeningHome {
     this.clock = context.clock
     this.metrics = context.metrics
     this.#log = context.log
+    this.#stopAttending = server.attend(owner.principal, (message) => this.#listChanged(message))
   }
 
   get principal(): Principal {
@@ -134,7 +144,7 @@ class SessionBridge implements Upstream, RoundsHome, ListeningHome {
     return rounds
   }
 
-  /** Notifications of the client say nothing that a modern server wants to know. */
+  /** Other notifications of the client say nothing that anybody wants to know. */
   send(message: Message): void {
     if (message.kind === 'response') {
       const key = message.idKey ?? ''
@@ -142,7 +152,7 @@ class SessionBridge implements Upstream, RoundsHome, ListeningHome {
       this.#asked.delete(key)
       if (rounds === undefined) this.metrics.dropped('unexpected_response')
       else rounds.respond(Number(message.idText), message)
-    } else if (message.method === 'notifications/initialized') this.#listen()
+    } else if (message.method === 'notifications/initialized') this.#hears = true
   }
 
   // A reader that does not read must not slow the others: the session ends instead (see session/).
@@ -153,9 +163,9 @@ class SessionBridge implements Upstream, RoundsHome, ListeningHome {
     if (this.#released) return
     this.#released = true
     for (const rounds of [...this.#calls]) rounds.cancel('the session ended')
-    this.#lists?.close()
     this.#resources?.close()
     this.#asked.clear()
+    this.#stopAttending()
   }
 
   ask(request: Message, rounds: Rounds): void {
@@ -230,22 +240,15 @@ class SessionBridge implements Upstream, RoundsHome, ListeningHome {
     }
     const uri = settled(call.message).paramString('uri')
     if (uri === undefined) return this.#refuse(call, 'ERR_PARAMS', 'no uri')
-    this.#resources ??= new Listening(this, {}, updates)
+    this.#resources ??= new Listening(this)
     return this.#resources.wish(call, uri, on, () => call.answer(localResult('0', {})))
   }
 
-  /** To what the server says about its lists, from when the client is ready to be told. */
-  #listen(): void {
-    if (this.#session === undefined || this.#lists !== undefined || this.#released) return
-    const { discovered } = this.#session
-    const lists = ['tools', 'prompts', 'resources'].filter((list) =>
-      declares(discovered, list, 'listChanged'),
-    )
-    if (lists.length === 0) return
-    const flags = Object.fromEntries(lists.map((list) => [`${list}ListChanged`, true as const]))
-    const methods = new Set(lists.map((list) => `notifications/${list}/list_changed`))
-    this.#lists = new Listening(this, flags, methods)
-    this.#lists.begin()
+  #listChanged(message: Message): void {
+    const list = listChanged.exec(message.method)?.[1]
+    if (list === undefined || !this.#hears || this.#session === undefined) return
+    // The process of the moment may have more to say than the one that the client was told of.
+    if (declares(this.#session.discovered, list, 'listChanged')) this.notified(legacyNotification(message))
   }
 
   #answer(call: UpstreamCall, result: object): CallHandle {

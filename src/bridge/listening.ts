@@ -47,12 +47,10 @@ interface Stream {
   acknowledgedAt: number | undefined
 }
 
-/** Carries out what the state machine of a session's subscription decides (era/listening). */
+/** Carries out what the state machine of a session's resource subscriptions decides (era/listening). */
 export class Listening {
   readonly #home: ListeningHome
-  readonly #flags: Readonly<Record<string, true>>
-  readonly #methods: ReadonlySet<string>
-  #state: ListenState
+  #state: ListenState = silence()
   /** Subscribe and unsubscribe requests of the client, by number. */
   readonly #wishes = new Map<number, { readonly call: UpstreamCall; done(): void }>()
   readonly #streams = new Map<number, Stream>()
@@ -61,19 +59,8 @@ export class Listening {
   /** What happens while effects are carried out waits until they are. */
   #events: ListenEvent[] | undefined
 
-  /**
-   * @param flags of the filter, beside the resources
-   * @param methods the notifications that the filter allows
-   */
-  constructor(home: ListeningHome, flags: Readonly<Record<string, true>>, methods: ReadonlySet<string>) {
+  constructor(home: ListeningHome) {
     this.#home = home
-    this.#flags = flags
-    this.#methods = methods
-    this.#state = silence(Object.keys(flags).length > 0)
-  }
-
-  begin(): void {
-    this.feed({ type: 'begin' })
   }
 
   /** @param done calls when it is as the client wants it; else the call fails */
@@ -123,17 +110,12 @@ export class Listening {
         this.feed({ type: 'acknowledged', listen, uris: honoured(message) })
         return
       }
-      case 'notifications/cancelled':
-        // The specification has two ways for a server to end a subscription; both are understood (D30).
-        this.#streams.get(listen)?.handle?.cancel('ended by the server')
-        this.ended(
-          listen,
-          new SidecarError('ERR_UPSTREAM_MESSAGE', { detail: 'the server ended the subscription' }),
-        )
+      case 'notifications/resources/updated':
+        this.feed({ type: 'notified', listen, message })
         return
+      default:
+        this.#home.metrics.dropped('unwanted_notification')
     }
-    if (this.#methods.has(message.method)) this.feed({ type: 'notified', listen, message })
-    else this.#home.metrics.dropped('unwanted_notification')
   }
 
   answered(listen: number, message: Message): void {
@@ -197,8 +179,7 @@ export class Listening {
     stream.timer = clock.after(Math.min(acknowledgeMs, ...patience), () =>
       this.feed({ type: 'silent', listen }),
     )
-    const filter = { ...this.#flags, ...(uris.length === 0 ? {} : { resourceSubscriptions: uris }) }
-    const message = messageOf(listenRequest(this.#home.listenEnvelope, filter))
+    const message = messageOf(listenRequest(this.#home.listenEnvelope, { resourceSubscriptions: uris }))
     try {
       stream.handle = server.call(new ListenCall(listen, message, this, this.#home.principal))
     } catch (thrown) {

@@ -1,6 +1,7 @@
 /**
- * A session's `subscriptions/listen` as a state machine: what it wants to hear of can change, which takes a new stream,
- * and the old one ends only when the new one is acknowledged, so that nothing is missed and nothing comes twice.
+ * A session's subscriptions to resources as a state machine: modern servers take all of them in one
+ * `subscriptions/listen`, so each change takes a new stream, and the old one ends only when the new one is acknowledged:
+ * nothing is missed and nothing comes twice.
  *
  * Pure: {@link step} takes a state and what happened, and returns the next state and what is to be done, in order.
  */
@@ -27,8 +28,6 @@ interface Opening {
 }
 
 export interface ListenState {
-  /** There is something to hear of, whatever the URIs. */
-  readonly always: boolean
   /** Resources of which the client has been told that it will hear. */
   readonly uris: ReadonlySet<string>
   /** The stream that delivers. */
@@ -46,7 +45,6 @@ export interface ListenState {
 }
 
 export type ListenEvent =
-  | { readonly type: 'begin' }
   | { readonly type: 'wish'; readonly wish: number; readonly uri: string; readonly on: boolean }
   /** Nobody waits for the answer any more. */
   | { readonly type: 'forget'; readonly wish: number }
@@ -89,10 +87,8 @@ export interface ListenStep {
   readonly effects: readonly ListenEffect[]
 }
 
-/** @param always there is something to hear of beside resources */
-export function silence(always: boolean): ListenState {
+export function silence(): ListenState {
   return {
-    always,
     uris: new Set(),
     active: undefined,
     opening: undefined,
@@ -107,8 +103,6 @@ export function silence(always: boolean): ListenState {
 export function step(state: ListenState, event: ListenEvent): ListenStep {
   if (state.closed) return { state, effects: [] }
   switch (event.type) {
-    case 'begin':
-      return open(state, state.uris, [])
     case 'wish': {
       const { wish, uri, on } = event
       return advance({ ...state, wishes: [...state.wishes, { wish, uri, on }] })
@@ -140,14 +134,14 @@ export function step(state: ListenState, event: ListenEvent): ListenStep {
       const effects = [active, opening?.listen].flatMap((listen): ListenEffect[] =>
         listen === undefined ? [] : [{ type: 'cancel', listen }],
       )
-      return { state: { ...silence(false), closed: true }, effects }
+      return { state: { ...silence(), closed: true }, effects }
     }
   }
 }
 
 /** Something should be heard of, and no stream brings it or is about to. */
-function isWanting({ always, uris, active, opening }: ListenState): boolean {
-  return active === undefined && opening === undefined && (always || uris.size > 0)
+function isWanting({ uris, active, opening }: ListenState): boolean {
+  return active === undefined && opening === undefined && uris.size > 0
 }
 
 function open(state: ListenState, uris: ReadonlySet<string>, wishes: readonly Wish[]): ListenStep {
@@ -188,7 +182,7 @@ function advance(state: ListenState): ListenStep {
   })
   const rest: ListenState = { ...state, wishes: [] }
   const unchanged = uris.size === state.uris.size && [...uris].every((uri) => state.uris.has(uri))
-  if (unchanged || (uris.size === 0 && !state.always)) {
+  if (unchanged || uris.size === 0) {
     // Nothing new is to be heard of: it takes no stream, or none any more.
     const { state: next, effects } = settle({ ...rest, uris })
     return { state: next, effects: [...refused, ...effects, ...done(wishes)] }
@@ -201,8 +195,8 @@ const done = (wishes: readonly Wish[]): ListenEffect[] => wishes.map(({ wish }) 
 
 /** Ends a stream that brings nothing any more. */
 function settle(state: ListenState): ListenStep {
-  const { active, always, uris } = state
-  if (active === undefined || always || uris.size > 0) return { state, effects: [] }
+  const { active, uris } = state
+  if (active === undefined || uris.size > 0) return { state, effects: [] }
   return { state: { ...state, active: undefined }, effects: [{ type: 'cancel', listen: active }] }
 }
 

@@ -4,9 +4,9 @@ import { type Message, readMessages, type Span } from '../core/jsonrpc.ts'
 import { localNotification, localRefusal, localResult } from '../core/local.ts'
 import { mayAsk } from '../core/mcp.ts'
 import { Throttle } from '../core/throttle.ts'
-import type { CallHandle, Timer, UpstreamCall } from '../core/types.ts'
+import type { CallHandle, UpstreamCall } from '../core/types.ts'
 import type { Wire } from '../core/wire.ts'
-import { type PendingCall, PendingTable, type Suspect } from './pending.ts'
+import { type Deadlined, Deadlines, type PendingCall, PendingTable, type Suspect } from './pending.ts'
 import { type ProcessContext, type ServerCommand, ServerProcess } from './process.ts'
 
 export interface LinkHandler {
@@ -24,14 +24,11 @@ export interface LinkOptions {
 const maxAbandoned = 1000
 /** Messages in one line of a server on 2025-03-26. */
 const maxServerBatch = 1000
-/** Deadlines are kept to this many milliseconds. */
-const deadlineCheckMs = 20
 
-class Pending implements PendingCall, CallHandle {
+class Pending implements Deadlined, CallHandle {
   readonly id: number
   readonly call: UpstreamCall
   readonly owner: unknown
-  /** When it is given up, unless it is moved. */
   deadline: number
   readonly #link: Link
   /** When it is given up in any case. */
@@ -75,12 +72,12 @@ export class Link {
   readonly process: ServerProcess
   readonly #reader: LineReader
   readonly #pending = new PendingTable<Pending>()
+  readonly #deadlines: Deadlines<Pending>
   readonly #throttle = new Throttle(5)
   /** By internal id. */
   readonly #abandoned = new Map<number, Suspect & { readonly until: number }>()
   #abandonedOverflowUntil = 0
   #handler: LinkHandler | undefined
-  #deadlines: Timer | undefined
   /** Written and not yet flushed: large messages in pieces, then the small ones after them. */
   #large: Buffer[] = []
   #small = ''
@@ -89,6 +86,7 @@ export class Link {
 
   constructor(command: ServerCommand, context: ProcessContext, options: LinkOptions) {
     this.context = context
+    this.#deadlines = new Deadlines(context.clock, this.#pending, (pending) => this.#tooLate(pending))
     this.#reader = new LineReader(options.maxMessageBytes)
     this.process = new ServerProcess(command, context, (reason) => this.#end(reason))
     this.process.stdout.on('data', (chunk: Buffer) => {
@@ -147,7 +145,7 @@ export class Link {
       return pending
     }
     this.#pending.add(pending)
-    this.#deadlines ??= this.#watchDeadlines()
+    this.#deadlines.watch()
     const at = message.id as Span
     const idEdit = { start: at.start, end: at.end, text: String(id) }
     const token = message.progressToken
@@ -193,26 +191,10 @@ export class Link {
     this.send(localNotification('notifications/cancelled', params))
   }
 
-  // One timer for all calls: most are answered long before their deadline, and a timer each costs more than the scan.
-  #watchDeadlines(): Timer {
-    const { clock } = this.context
-    const timer = clock.after(deadlineCheckMs, () => {
-      const now = clock.now()
-      let next = Number.POSITIVE_INFINITY
-      for (const pending of this.#pending.all()) {
-        if (pending.deadline > now) {
-          next = Math.min(next, pending.deadline)
-          continue
-        }
-        this.abandon(pending, 'the deadline passed')
-        const detail = `no answer to ${pending.call.message.method}`
-        pending.call.fail(new SidecarError('ERR_TIMEOUT', { detail }))
-      }
-      // Subscriptions have no deadline, parked calls one that comes with a move.
-      if (next < Number.POSITIVE_INFINITY) timer.refresh()
-      else this.#deadlines = undefined
-    })
-    return timer
+  #tooLate(pending: Pending): void {
+    this.abandon(pending, 'the deadline passed')
+    const detail = `no answer to ${pending.call.message.method}`
+    pending.call.fail(new SidecarError('ERR_TIMEOUT', { detail }))
   }
 
   // Everything written while one batch of I/O events is handled leaves in one system call.
@@ -332,8 +314,8 @@ export class Link {
   #end(reason: string): void {
     this.#ended = new SidecarError('ERR_UPSTREAM_EXIT', { detail: `the server process is gone: ${reason}` })
     for (const each of this.#pending.all()) {
-      this.#pending.delete(each.id)
-      each.call.fail(this.#ended)
+      // The end of another call may have been the end of this one.
+      if (this.#pending.delete(each.id)) each.call.fail(this.#ended)
     }
     this.#handler?.onEnd(this.#ended)
   }

@@ -1,9 +1,11 @@
 import { SidecarError } from '../core/errors.ts'
+import type { Message } from '../core/jsonrpc.ts'
 import type {
   CallHandle,
   DiscoverResult,
   Lifecycle,
   ModernCall,
+  Principal,
   StatelessServer,
   Timer,
 } from '../core/types.ts'
@@ -56,7 +58,9 @@ export class ModernPool implements StatelessServer, Lifecycle {
   start(): void {}
 
   get ready(): boolean {
-    return this.#all.some((process) => process.ready)
+    const all = this.#all
+    // Where the last one has ended for want of use, the next one is expected to answer as it did.
+    return all.length === 0 ? this.#discovered !== undefined : all.some((process) => process.ready)
   }
 
   get processes(): number {
@@ -77,25 +81,40 @@ export class ModernPool implements StatelessServer, Lifecycle {
     return process.discovered()
   }
 
-  call(call: ModernCall): CallHandle {
-    const key = this.#options.perPrincipal ? call.principal.id : ''
-    const member = this.#members.get(key) ?? this.#add(key)
-    if (member === undefined) {
-      queueMicrotask(() =>
-        call.fail(
-          new SidecarError('ERR_OVERLOADED', {
-            detail: `${this.#options.maxProcesses} server processes are in use (limits.processes)`,
-            headers: { 'Retry-After': '5' },
-          }),
-        ),
-      )
-      return noHandle
+  /**
+   * Keeps the principal's process for somebody who will come back, and tells what the server says about its lists.
+   * Where none can be had nothing happens: each call is told so.
+   *
+   * @returns stops it
+   */
+  attend(principal: Principal, onListChanged: (message: Message) => void): () => void {
+    const member = this.#memberOf(principal)
+    if (member === undefined) return () => {}
+    const stop = member.process.attend(onListChanged)
+    return () => {
+      stop()
+      member.lastUsed = this.#context.clock.now()
+      if (this.#retired) this.#endIdle()
     }
-    member.lastUsed = this.#context.clock.now()
-    return member.process.call(call)
   }
 
-  /** Ends with the last call, or at once if there is none. */
+  call(call: ModernCall): CallHandle {
+    const member = this.#memberOf(call.principal)
+    if (member !== undefined) {
+      member.lastUsed = this.#context.clock.now()
+      return member.process.call(call)
+    }
+    const error = this.#closed
+      ? new SidecarError('ERR_UPSTREAM_EXIT', { detail: 'the server is down' })
+      : new SidecarError('ERR_OVERLOADED', {
+          detail: `${this.#options.maxProcesses} server processes are in use (limits.processes)`,
+          headers: { 'Retry-After': '5' },
+        })
+    queueMicrotask(() => call.fail(error))
+    return noHandle
+  }
+
+  /** Ends with the last call and the last who attends, or at once if there is none. */
   retire(): void {
     this.#retired = true
     this.#endIdle()
@@ -112,7 +131,14 @@ export class ModernPool implements StatelessServer, Lifecycle {
     return this.#first === undefined ? members : [this.#first, ...members]
   }
 
+  /** Undefined where there is none, and no room for one. */
+  #memberOf({ id }: Principal): Member | undefined {
+    const key = this.#options.perPrincipal ? id : ''
+    return this.#members.get(key) ?? this.#add(key)
+  }
+
   #add(key: string): Member | undefined {
+    if (this.#closed) return undefined
     if (this.#members.size >= this.#options.maxProcesses && !this.#giveUpOne()) return undefined
     const process =
       this.#first ??
@@ -145,9 +171,14 @@ export class ModernPool implements StatelessServer, Lifecycle {
         oldest = entry
     }
     if (oldest === undefined) return false
-    this.#members.delete(oldest[0])
-    void oldest[1].process.close()
+    this.#end(...oldest)
     return true
+  }
+
+  #end(key: string, { process }: Member): void {
+    this.#members.delete(key)
+    this.#discovered = process.known ?? this.#discovered
+    void process.close()
   }
 
   #endIdle(): void {
@@ -157,10 +188,9 @@ export class ModernPool implements StatelessServer, Lifecycle {
       return
     }
     if (!this.#options.perPrincipal) return
-    for (const [key, { process, lastUsed }] of this.#members) {
-      if (!process.idle || now - lastUsed < this.#options.idleMs) continue
-      this.#members.delete(key)
-      void process.close()
+    const idleMs = this.#retired ? 0 : this.#options.idleMs
+    for (const [key, member] of this.#members) {
+      if (member.process.idle && now - member.lastUsed >= idleMs) this.#end(key, member)
     }
   }
 }

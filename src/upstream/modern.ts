@@ -1,27 +1,28 @@
-import { localEnvelope, metaKey } from '../core/envelope.ts'
+import { metaKey } from '../core/envelope.ts'
 import { SidecarError } from '../core/errors.ts'
 import type { Message } from '../core/jsonrpc.ts'
-import { localRefusal, localRequest, localResult } from '../core/local.ts'
+import { localRefusal, localResult } from '../core/local.ts'
 import { isLoggedAt } from '../core/mcp.ts'
-import {
-  anonymous,
-  type CallHandle,
-  type DiscoverResult,
-  type ModernCall,
-  type StatelessServer,
-} from '../core/types.ts'
+import type { CallHandle, DiscoverResult, ModernCall, StatelessServer } from '../core/types.ts'
 import { Link } from './link.ts'
 import type { PoolOptions } from './pool.ts'
 import { type Probe, probe } from './probe.ts'
 import type { ProcessContext } from './process.ts'
 import { Readiness } from './readiness.ts'
-import { forever, Subscription } from './subscription.ts'
+import { ListWatch, Subscription } from './subscription.ts'
 import { noHandle, WaitingCalls } from './waiting.ts'
 
 /** A process that answered `server/discover`; undefined if another one has to be started for the work. */
 export interface Discovered {
   readonly discovered: DiscoverResult
   readonly link: Link | undefined
+}
+
+const lists = ['tools', 'prompts', 'resources'] as const
+
+/** Somebody who wants to hear when a list changes. */
+interface Attendant {
+  readonly onListChanged: (message: Message) => void
 }
 
 /**
@@ -41,8 +42,9 @@ export class ModernProcess implements StatelessServer {
   /** Waiting for the first answer to discover. */
   #curious: { resolve(found: DiscoverResult): void; reject(error: SidecarError): void }[] = []
   readonly #onLegacy: (reason: string) => void
-  /** The sidecar listens for changes of the tools itself. */
-  #watching = false
+  readonly #attendants = new Set<Attendant>()
+  /** Of the process of the moment; undefined if it has no lists that change. */
+  #watch: ListWatch | undefined
   #closed = false
 
   /**
@@ -82,8 +84,13 @@ export class ModernProcess implements StatelessServer {
 
   /** Nothing is under way and nobody listens. */
   get idle(): boolean {
-    const calls = (this.#link?.pending.length ?? 0) - (this.#watching ? 1 : 0)
-    return this.#waiting.size === 0 && this.#subscriptions.size === 0 && calls === 0
+    if (this.#attendants.size + this.#subscriptions.size + this.#waiting.size > 0) return false
+    return (this.#link?.pending.length ?? 0) === (this.#watch?.open === true ? 1 : 0)
+  }
+
+  /** What it has said of itself, if it has. */
+  get known(): DiscoverResult | undefined {
+    return this.#discovered
   }
 
   /** @throws ERR_UPSTREAM_EXIT */
@@ -93,6 +100,16 @@ export class ModernProcess implements StatelessServer {
     return new Promise((resolve, reject) => {
       this.#curious.push({ resolve, reject })
     })
+  }
+
+  /**
+   * @param onListChanged gets what the server says about its lists; it carries the mark of a subscription
+   * @returns stops it
+   */
+  attend(onListChanged: (message: Message) => void): () => void {
+    const attendant: Attendant = { onListChanged }
+    this.#attendants.add(attendant)
+    return () => this.#attendants.delete(attendant)
   }
 
   call(call: ModernCall): CallHandle {
@@ -106,6 +123,7 @@ export class ModernProcess implements StatelessServer {
 
   async close(): Promise<void> {
     this.#closed = true
+    this.#watch?.stop()
     this.#readiness.close()
     await Promise.all([this.#link?.stop(), this.#probe?.stop()])
   }
@@ -156,42 +174,34 @@ export class ModernProcess implements StatelessServer {
       const versions = this.#discovered?.supportedVersions
       this.#context.log.info({ server: name, serverVersion: version, versions }, 'the MCP server answers')
     }
-    this.#watchTools(link)
+    this.#watchLists(link)
     this.#waiting.release()
     for (const each of this.#subscriptions) each.handle = link.call(each, each.principal.id)
   }
 
-  /** Headers of calls are checked by what the tools declare, so the sidecar has to know when they change (D27). */
-  #watchTools(link: Link): void {
-    this.#options.onToolsChanged(undefined)
-    const tools = this.#discovered?.capabilities['tools'] as { listChanged?: unknown } | undefined
-    this.#watching = tools?.listChanged === true
-    if (!this.#watching) return
-    const over = (): void => {
-      this.#watching = false
-    }
-    const watch: ModernCall = {
-      message: localRequest('subscriptions/listen', {
-        notifications: { toolsListChanged: true },
-        _meta: localEnvelope(this.#options.version),
-      }),
-      principal: anonymous,
-      logLevel: undefined,
-      reachable: false,
-      deadline: forever,
-      progress: () => {},
-      notify: ({ method }) => {
-        if (method === 'notifications/tools/list_changed') this.#options.onToolsChanged(undefined)
+  #watchLists(link: Link): void {
+    // Headers of calls are checked by what the tools declare, so the sidecar has to know when they change (D27).
+    const onToolsChanged = (): void => this.#options.onToolsChanged(undefined)
+    onToolsChanged()
+    const changing = lists.filter((list) => {
+      const capability = this.#discovered?.capabilities[list] as { listChanged?: unknown } | null | undefined
+      return capability?.listChanged === true
+    })
+    if (changing.length === 0) return
+    this.#watch = new ListWatch(link, changing, this.#options.version, {
+      onReopened: onToolsChanged,
+      onChanged: (message) => {
+        if (message.method === 'notifications/tools/list_changed') onToolsChanged()
+        for (const { onListChanged } of this.#attendants) onListChanged(message)
       },
-      answer: over,
-      fail: over,
-    }
-    link.call(watch, undefined)
+    })
   }
 
   #onEnd(link: Link, error: SidecarError): void {
     if (this.#link !== link) return
     this.#link = undefined
+    this.#watch?.stop()
+    this.#watch = undefined
     if (this.#closed) {
       this.#waiting.fail(error)
       for (const each of [...this.#subscriptions]) each.end(error)
@@ -211,27 +221,23 @@ export class ModernProcess implements StatelessServer {
   }
 
   #onNotification(link: Link, message: Message): void {
-    const subscription = message.metaSpans?.subscriptionId
-    if (subscription !== undefined) {
-      const call = subscriptionOf(link, Number(message.text(subscription)))
+    const mark = message.metaSpans?.subscriptionId
+    const ends = message.method === 'notifications/cancelled'
+    if (mark !== undefined || ends) {
+      const id = Number(mark === undefined ? message.paramKey('requestId')?.slice(1) : message.text(mark))
+      const call = subscriptionOf(link, id)
       if (call === undefined) this.#context.metrics.dropped('late_subscription')
-      else call.notify(message)
+      else if (!ends) call.notify(message)
+      else {
+        // The specification has two ways for a server to end a subscription; whoever listens knows one (D30).
+        const result = { resultType: 'complete', _meta: { [metaKey('subscriptionId')]: id } }
+        link.settle(id, localResult(String(id), result))
+      }
       return
     }
     if (message.method === 'notifications/message') {
       this.#onLog(link, message)
       return
-    }
-    if (message.method === 'notifications/cancelled') {
-      // The specification has two ways for a server to end a subscription; both are understood (D30).
-      const id = Number(message.paramKey('requestId')?.slice(1))
-      if (subscriptionOf(link, id) !== undefined) {
-        link.settle(
-          id,
-          localResult(String(id), { resultType: 'complete', _meta: { [metaKey('subscriptionId')]: id } }),
-        )
-        return
-      }
     }
     this.#context.metrics.dropped('unattributable')
   }

@@ -13,6 +13,7 @@ import type {
   Logger,
   Metrics,
   ModernCall,
+  Principal,
   Timer,
   Upstream,
   UpstreamCall,
@@ -120,6 +121,7 @@ class Server {
   readonly given: Given[] = []
   readonly queuedBytes = 5
   result: DiscoverResult | SidecarError | Promise<DiscoverResult>
+  readonly attendants = new Set<{ readonly principal: Principal; hear(message: Message): void }>()
   /** Happens inside call, as when an answer is there at once. */
   onCall: ((given: Given) => void) | undefined
 
@@ -135,6 +137,19 @@ class Server {
   discovered(): DiscoverResult | Promise<DiscoverResult> {
     if (this.result instanceof SidecarError) throw this.result
     return this.result
+  }
+
+  attend(principal: Principal, hear: (message: Message) => void): () => void {
+    const attendant = { principal, hear }
+    this.attendants.add(attendant)
+    return () => this.attendants.delete(attendant)
+  }
+
+  /** A notification of the server by the subscription that all sessions share. */
+  say(method: string, params: object = {}): void {
+    const _meta = { [metaKey('subscriptionId')]: 1 }
+    const message = localNotification(`notifications/${method}`, { ...params, _meta })
+    for (const { hear } of this.attendants) hear(message)
   }
 
   call(call: ModernCall): CallHandle {
@@ -383,10 +398,9 @@ t.test('nothing for which the server declares nothing', async (t) => {
     world.request('resources/subscribe', { uri: 'a:b' }),
     world.request('resources/unsubscribe', { uri: 'a:b' }),
   ]
-  world.notify('initialized')
   await turn()
   for (const each of asked) t.equal(each.code, 'ERR_UNSUPPORTED', each.message.method)
-  t.same(world.server.given, [], 'nor is anything listened to')
+  t.same(world.server.given, [])
 })
 
 t.test('the client is asked on the stream of its call', async (t) => {
@@ -539,47 +553,74 @@ t.test('a server that is not there fails the call, not the session', async (t) =
 })
 
 t.test('lists that change', async (t) => {
-  const world = await open()
-  world.notify('roots/list_changed')
+  const world = new World()
+  const { server } = world
+  t.same(
+    [...server.attendants].map(({ principal }) => principal),
+    [anonymous],
+    'the server is kept from the start',
+  )
   world.notify('initialized')
+  server.say('tools/list_changed')
+  await world.initialize()
+  t.same(world.heard(), [], 'nobody was told of a server yet')
+  const other = new World()
+  await other.initialize()
+  for (const each of ['tools', 'prompts', 'resources']) other.server.say(`${each}/list_changed`)
+  other.notify('roots/list_changed')
+  t.same(other.heard(), [], 'not before the client is ready')
+  other.notify('initialized')
+  other.notify('initialized')
+  for (const each of ['tools', 'prompts', 'resources']) other.server.say(`${each}/list_changed`, { x: 1 })
+  other.server.say('prompts/list_changed', { _meta: { mine: true } })
+  for (const each of ['resources/updated', 'message', 'subscriptions/acknowledged', 'tools/list_changed/x']) {
+    other.server.say(each, { uri: 'a:b' })
+  }
+  t.same(
+    other.told.map(({ call }) => call),
+    [undefined, undefined, undefined, undefined],
+  )
+  const told = (list: string, params?: object): Json => {
+    return { jsonrpc: '2.0', method: `notifications/${list}/list_changed`, params }
+  }
+  t.same(other.heard(), [
+    told('tools', { x: 1 }),
+    told('prompts', { x: 1 }),
+    told('resources', { x: 1 }),
+    told('prompts', {}),
+  ])
+  t.same(other.server.given, [], 'and no subscription of its own')
+  t.equal(other.server.attendants.size, 1)
+  t.equal(other.clock.timers.size, 0)
+})
+
+t.test('only what the client was told of', async (t) => {
+  const world = await open({ tools: { listChanged: true }, prompts: {}, resources: null })
   world.notify('initialized')
-  t.equal(world.server.given.length, 1)
-  const listen = world.server.last()
-  t.equal(listen.message.method, 'subscriptions/listen')
-  t.same(envelopeFaults(listen.message), [])
-  t.same(listen.params.notifications, {
-    toolsListChanged: true,
-    promptsListChanged: true,
-    resourcesListChanged: true,
-  })
-  listen.notify('tools/list_changed', {})
-  t.same(world.heard(), [], 'nothing counts before the acknowledgement')
-  listen.acknowledge()
-  listen.notify('tools/list_changed', { x: 1 })
-  listen.notify('resources/updated', { uri: 'a:b' })
-  t.match(world.told, [{ call: undefined }])
-  t.same(world.heard(), [{ jsonrpc: '2.0', method: 'notifications/tools/list_changed', params: { x: 1 } }])
-  t.same(world.dropped, ['late_subscription', 'unwanted_notification'])
-  t.equal(world.clock.timers.size, 0)
+  for (const each of ['prompts', 'resources', 'tools']) world.server.say(`${each}/list_changed`)
+  t.match(world.heard(), [{ method: 'notifications/tools/list_changed' }])
 })
 
 t.test('a stream that the server ends is opened again', async (t) => {
   const world = await open()
-  world.notify('initialized')
+  world.request('resources/subscribe', { uri: 'a:1' })
   const ends: ((given: Given) => void)[] = [
     (given) => given.answer({ resultType: 'complete' }),
     (given) => given.refuse(-32603),
     (given) => given.fail(),
-    (given) => given.notify('cancelled', { requestId: 77 }),
   ]
   for (const end of ends) {
     const listen = world.server.last()
     listen.acknowledge()
+    listen.notify('tools/list_changed', {})
     end(listen)
     t.equal(world.server.open.length, 0)
     world.clock.pass(60_000)
     t.equal(world.server.open.length, 1)
+    t.same(world.server.last().params.notifications, { resourceSubscriptions: ['a:1'] })
   }
+  t.same(world.heard(), [])
+  t.same(world.dropped, ['unwanted_notification', 'unwanted_notification', 'unwanted_notification'])
   world.clock.pass(60_000)
   t.equal(world.server.open.length, 0, 'one that is never acknowledged is given up')
   world.clock.pass(60_000)
@@ -652,7 +693,6 @@ t.test('what becomes of a subscription that fails', async (t) => {
 t.test('nothing is left of a session that has ended', async (t) => {
   const world = await open()
   world.notify('initialized')
-  world.server.last().acknowledge()
   world.request('resources/subscribe', { uri: 'a:1' })
   const running = world.request('tools/call', { name: 'n' })
   const asking = world.request('tools/call', { name: 'n' })
@@ -660,6 +700,7 @@ t.test('nothing is left of a session that has ended', async (t) => {
   world.upstream.release()
   world.upstream.release()
   t.equal(world.server.open.length, 0)
+  t.equal(world.server.attendants.size, 0)
   t.equal(world.clock.timers.size, 0)
   t.same(world.heard(), [])
   t.same([running.code, asking.code], ['', ''])

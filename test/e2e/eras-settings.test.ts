@@ -2,11 +2,10 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { type Test, test } from 'tap'
+import { test } from 'tap'
 import { connect, nameOf, type Route } from '../support/clients.ts'
 import { conformanceServer } from '../support/conformance.ts'
-import { startTestSidecar } from '../support/sidecar.ts'
+import { type LogLine, startTestSidecar } from '../support/sidecar.ts'
 
 const clients: readonly Route[] = [
   { sdk: 'v2', over: 'Streamable HTTP', pinned: true },
@@ -17,6 +16,10 @@ const clients: readonly Route[] = [
   { sdk: 'v1', over: 'HTTP+SSE' },
   { sdk: 'v1', over: 'WebSocket' },
 ]
+
+/** The eras that the log says were found out. */
+const foundOut = (logs: readonly LogLine[]): unknown[] =>
+  logs.filter(({ text }) => /^the MCP server .* era$/.test(text)).map(({ fields }) => fields['era'])
 
 type Settings = 'auto' | 'modern' | 'legacy'
 
@@ -52,94 +55,97 @@ for (const [serverEra, server, spoken] of settings) {
       if (route.sdk === 'v2') t.equal(peer.era, route.pinned || route.auto ? 'modern' : 'legacy')
     }
     t.ok(sidecar.ready)
-    const eras = logs.flatMap(({ fields }) => ('era' in fields ? [fields['era']] : []))
-    t.strictSame(eras, serverEra === 'auto' ? [spoken] : [], 'only what was found out is logged')
+    t.strictSame(foundOut(logs), serverEra === 'auto' ? [spoken] : [])
   })
 }
 
-const script = fileURLToPath(new URL('../fixtures/probe-server.sh', import.meta.url))
-const info = '"serverInfo":{"name":"shell","version":"1"}'
-const initialized = `result '{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},${info}}'`
-const capable =
-  '{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"ttlMs":0,"cacheScope":"private"}'
-
-/** Answers tools of any era, beside what the fixture does. */
-const tools = (result: string): string =>
-  `case $line in *'"tools/call"'*) result '{"content":[{"type":"text","text":"here"}]${result}}' ;; esac`
-
 interface ProbeCase {
   readonly name: string
+  /** Shell code. */
   readonly start?: string
   readonly discover: string
   readonly initialize?: string
   readonly era: 'modern' | 'legacy'
 }
 
+const about = '"capabilities":{"tools":{}}'
+const initialized = `result '{"protocolVersion":"2025-11-25",${about},"serverInfo":{"name":"shell","version":"1"}}'`
+const hints = '"resultType":"complete","ttlMs":0,"cacheScope":"private"'
+const discovered = `result '{${hints},"supportedVersions":["2026-07-28"],${about}}'`
+const unknown = `error '{"code":-32601,"message":"Method not found"}'`
+const laterOnly = '{"supported":["2099-01-01"],"requested":"2026-07-28"}'
+
 const probed: readonly ProbeCase[] = [
   { name: 'ends when it is asked', discover: 'exit 3', era: 'legacy' },
-  { name: 'is silent when it is asked', discover: ':', era: 'legacy' },
-  { name: 'never answers anything before initialize', discover: 'silent=1', era: 'legacy' },
-  { name: 'prints garbage when it is asked', discover: "echo 'no { JSON'", era: 'legacy' },
+  { name: 'does not answer', discover: ':', era: 'legacy' },
+  { name: 'says nothing any more once it was asked', discover: 'while read -r x; do :; done', era: 'legacy' },
+  { name: 'prints garbage', discover: "echo 'no { JSON'", era: 'legacy' },
   {
     name: 'prints garbage when it starts',
-    start: "echo 'Welcome!'; echo '{\"a\":'",
-    discover: `error '{"code":-32601,"message":"Method not found"}'`,
+    start: `echo 'Welcome!'; echo '{"a":'`,
+    discover: unknown,
     era: 'legacy',
   },
   { name: 'answers with an error of its own', discover: `error '{"code":-1,"message":"?"}'`, era: 'legacy' },
   { name: 'answers with a result of another kind', discover: `result '{"ok":true}'`, era: 'legacy' },
   {
     name: 'knows only later versions',
-    discover: `error '{"code":-32022,"message":"?","data":{"supported":["2099-01-01"],"requested":"x"}}'`,
+    discover: `error '{"code":-32022,"message":"?","data":${laterOnly}}'`,
     era: 'legacy',
   },
   {
     name: 'prints garbage and then answers',
-    discover: `echo 'no { JSON'; result '${capable}'`,
+    discover: `echo 'no { JSON'; ${discovered}`,
     initialize: 'exit 1',
     era: 'modern',
   },
 ]
 
-async function folder(t: Test): Promise<string> {
-  const path = await mkdtemp(join(tmpdir(), 'eras-'))
-  t.teardown(() => rm(path, { recursive: true, force: true }))
-  return path
+/** A server made of shell code, which starts at once. It appends the lines that it reads to a file. */
+function shellServer(file: string, { start = ':', discover, initialize = initialized, era }: ProbeCase) {
+  const list = `"tools":[{"name":"anything","inputSchema":{"type":"object"}}]`
+  const content = '"content":[{"type":"text","text":"here"}]'
+  const [complete, cacheable] = era === 'modern' ? [',"resultType":"complete"', `,${hints}`] : ['', '']
+  const code = `
+    result() { printf '{"jsonrpc":"2.0","id":%s,"result":%s}\\n' "$id" "$1"; }
+    error() { printf '{"jsonrpc":"2.0","id":%s,"error":%s}\\n' "$id" "$1"; }
+    ${start}
+    while read -r line; do
+      printf '%s\\n' "$line" >>"$0"
+      id=\${line#*'"id":'}
+      id=\${id%%[,\\}]*}
+      case $line in
+        *'"server/discover"'*) ${discover} ;;
+        *'"initialize"'*) ${initialize} ;;
+        *'"ping"'*) result '{}' ;;
+        *'"tools/list"'*) result '{${list}${cacheable}}' ;;
+        *'"tools/call"'*) result '{${content}${complete}}' ;;
+      esac
+    done`
+  return ['/bin/sh', '-c', code, file]
 }
 
 test('servers that behave badly when they are asked for their era', async (t) => {
-  t.jobs = 3
-  for (const { name, start = '', discover, initialize = initialized, era } of probed) {
-    t.test(`one that ${name}`, async (t) => {
-      const pids = join(await folder(t), 'pids')
-      const call = tools(era === 'modern' ? ',"resultType":"complete"' : '')
-      // The fixture looks for two methods only; the third is found by what stands before each look.
-      const wrapped = `${start}
-while read -r line; do
-  printf '%s\\n' "$line" >>"$pids.in"
-  id=\${line#*'"id":'}
-  id=\${id%%[,\\}]*}
-  case $line in
-    *'"server/discover"'*) ${discover} ;;
-    *'"initialize"'*) ${initialize} ;;
-    *) ${call} ;;
-  esac
-done`
-      const command = ['/bin/sh', script, pids, wrapped, ':', ':']
+  const dir = await mkdtemp(join(tmpdir(), 'eras-'))
+  t.teardown(() => rm(dir, { recursive: true, force: true }))
+  t.jobs = probed.length
+  for (const [at, probe] of probed.entries()) {
+    t.test(`one that ${probe.name}`, async (t) => {
+      const file = join(dir, String(at))
+      const command = shellServer(file, probe)
       const { base, logs } = await startTestSidecar(t, {
         command,
         flags: { webSocket: true },
         config: { server: { warmSpares: 0 } },
       })
-      for (const route of clients.filter(({ over }) => over !== 'HTTP+SSE')) {
+      for (const route of clients) {
         const peer = await connect(route, { command, base }, { roots: false })
         t.match(await peer.call('anything'), { content: [{ text: 'here' }] }, nameOf(route))
         await peer.close()
       }
-      const eras = logs.flatMap(({ fields }) => ('era' in fields ? [fields['era']] : []))
-      t.strictSame(eras, [era])
-      const asked = (await readFile(`${pids}.in`, 'utf8')).split('"server/discover"').length - 1
-      t.equal(asked, 1, 'and is asked but once')
+      t.strictSame(foundOut(logs), [probe.era])
+      const lines = (await readFile(file, 'utf8')).split('\n')
+      t.equal(lines.filter((line) => line.includes('"server/discover"')).length, 1, 'and is asked but once')
     })
   }
 })

@@ -26,19 +26,16 @@ const environment = getDefaultEnvironment()
 
 const direct = { v1: { sdk: 'v1', over: 'stdio' }, v2: { sdk: 'v2', over: 'stdio' } } as const
 
-const negotiating: Route = { sdk: 'v2', over: 'Streamable HTTP', auto: true }
-
 const bridged: readonly Route[] = [
   { sdk: 'v1', over: 'Streamable HTTP' },
   { sdk: 'v1', over: 'HTTP+SSE' },
   { sdk: 'v1', over: 'WebSocket' },
   { sdk: 'v2', over: 'Streamable HTTP' },
-  negotiating,
   { sdk: 'v2', over: 'HTTP+SSE' },
 ]
 
 /** Where less can go wrong: still each transport and both SDKs. */
-const fewer = bridged.filter(({ sdk, over, auto }) => sdk === 'v1' || over === 'HTTP+SSE' || auto)
+const fewer = bridged.filter(({ sdk, over }) => sdk === 'v1' || over === 'HTTP+SSE')
 
 /** Connects, plays the scenario and closes, whatever happens. */
 async function play<T>(
@@ -414,22 +411,6 @@ test('with one server process for each session, SDK clients do with server-every
     await Promise.all(behind.values())
     t.equal(await sidecar.metric('mcp_sidecar_dropped_messages_total{'), 0)
   })
-  t.test(
-    'a client that looks for the modern era first is told that there is none and falls back',
-    async (t) => {
-      const { peer } = await (behind.get(negotiating) as ReturnType<typeof run>)
-      const [probe, handshake] = peer.http
-      t.equal(peer.era, 'legacy')
-      t.equal(probe?.sent.method, 'server/discover')
-      t.match(probe, { status: 400, contentType: 'application/json' })
-      t.match(JSON.parse(probe?.body ?? ''), {
-        jsonrpc: '2.0',
-        id: probe?.sent.id,
-        error: { code: -32600, data: { source: 'mcp-sidecar', reason: 'ERR_VERSION' } },
-      })
-      t.match(handshake, { sent: { method: 'initialize' }, status: 200 })
-    },
-  )
   t.test('a client that looks for the modern era first falls back over HTTP+SSE too', async (t) => {
     await play({ sdk: 'v2', over: 'HTTP+SSE', auto: true }, target, {}, async (peer) => {
       t.equal(peer.era, 'legacy')
