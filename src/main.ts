@@ -89,6 +89,8 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     processes: () => [world.server, ...retired].reduce((sum, pool) => sum + pool.processes, 0),
     queuedBytes: () => ({ client: unread(), server: world.server.queuedBytes }),
     inFlight: () => limits.inFlight,
+    subscriptions: () => limits.subscriptions,
+    parked: () => world.server.parked,
   })
   const serverContext = {
     ...{ clock, log, metrics, reaper, version: context.version },

@@ -45,7 +45,8 @@ export function buildServer(config: Config, command: ServerCommand, context: Ser
 
   const sharedLegacy = (): Faces => {
     const pool = new SharedPool(options, context)
-    return { era: 'legacy', pool, stateless: new LegacyBehindModern(pool, legacyContext), life: pool }
+    const stateless = new LegacyBehindModern(pool, legacyContext)
+    return { era: 'legacy', pool, stateless, life: pool, parked: () => stateless.parked }
   }
 
   const legacy = (): Faces => {
@@ -56,7 +57,8 @@ export function buildServer(config: Config, command: ServerCommand, context: Ser
     const groupOptions = { ...options, poolSize, maxPerPrincipal, giveUpSession, habits: { asks: false } }
     const groups = new LegacyGroups(pool, groupOptions, context)
     pool.guest = groups
-    return { era: 'legacy', pool, stateless: new LegacyBehindModern(groups, legacyContext), life: pool }
+    const stateless = new LegacyBehindModern(groups, legacyContext)
+    return { era: 'legacy', pool, stateless, life: pool, parked: () => stateless.parked }
   }
 
   const modern = (found: Found | undefined, onLegacy: (reason: string) => void): Faces => {

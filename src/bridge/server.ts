@@ -22,6 +22,8 @@ export interface Faces {
   /** For requests that stand alone. */
   readonly stateless: StatelessServer
   readonly life: Lifecycle
+  /** Calls of modern clients that wait for their clients. */
+  readonly parked?: () => number
 }
 
 /** What a probe found out. */
@@ -104,6 +106,11 @@ export class ServerBehind<F extends Finding> implements Pool, StatelessServer, L
 
   get queuedBytes(): number {
     return this.#faces?.life.queuedBytes ?? 0
+  }
+
+  /** Calls of modern clients that wait for their clients. */
+  get parked(): number {
+    return this.#faces?.parked?.() ?? 0
   }
 
   start(): void {

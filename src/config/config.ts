@@ -46,6 +46,7 @@ export interface Config {
     readonly processes: number
     readonly processesPerPrincipal: number
     readonly inFlightPerPrincipal: number
+    readonly subscriptionsPerPrincipal: number
     readonly connections: number
     readonly requestTimeoutMs: number
     readonly maxRequestTimeoutMs: number

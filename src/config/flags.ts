@@ -1,4 +1,5 @@
-import { type Field, fieldList, type SettingKey } from './fields.ts'
+import type { Field, SettingKey } from './field.ts'
+import { fieldList } from './fields.ts'
 
 /** One option of the command line, for whatever registers the options. */
 export interface FlagSpec {

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import type { Problem } from './error.ts'
-import { FIELDS, type Field, type SettingKey } from './fields.ts'
+import type { Field, SettingKey } from './field.ts'
+import { FIELDS } from './fields.ts'
 import type { Parsed, Path } from './parsed.ts'
 
 /** One value and where it was given. */

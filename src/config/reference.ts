@@ -1,4 +1,5 @@
-import { FIELDS, type Field, fieldList } from './fields.ts'
+import type { Field } from './field.ts'
+import { FIELDS, fieldList } from './fields.ts'
 import { CONFIG_FLAG, type FlagSpec, flagOf, VARIABLES } from './flags.ts'
 import { SECTIONS } from './headings.ts'
 import { RULES } from './rules.ts'

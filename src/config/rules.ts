@@ -2,7 +2,8 @@ import { isLoopback } from '../core/net.ts'
 import type { Config } from './config.ts'
 import { dangerousVariable } from './environment.ts'
 import type { Problem } from './error.ts'
-import { FIELDS, type Field, type SettingKey, type ValueOf } from './fields.ts'
+import type { Field, SettingKey, ValueOf } from './field.ts'
+import { FIELDS } from './fields.ts'
 import type { Path } from './parsed.ts'
 
 /** What a rule sees: the values, and where each was given (`default` where nobody gave it). */

@@ -1,5 +1,5 @@
 import * as z from 'zod'
-import type { Field } from './fields.ts'
+import type { Field } from './field.ts'
 import { FILLED_SECTIONS, SECTIONS } from './headings.ts'
 import { ROOT, type Section } from './sections.ts'
 

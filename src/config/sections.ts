@@ -1,4 +1,5 @@
-import { type Field, fieldList } from './fields.ts'
+import type { Field } from './field.ts'
+import { fieldList } from './fields.ts'
 import type { Path } from './parsed.ts'
 
 /** One level of the file: the values and the sections in it, by name. A name can be both (`auth`: a word or a section). */

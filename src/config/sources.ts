@@ -1,4 +1,5 @@
-import { FIELDS, type Field, fieldList } from './fields.ts'
+import type { Field } from './field.ts'
+import { FIELDS, fieldList } from './fields.ts'
 import { CONFIG_FLAG, type Flags, flagOf, VARIABLE_PREFIX, VARIABLES } from './flags.ts'
 import { Layer } from './layer.ts'
 import { bad } from './parsed.ts'

@@ -9,6 +9,9 @@ export interface Gauges {
   /** Bytes waiting for clients, and for server processes. */
   queuedBytes(): { readonly client: number; readonly server: number }
   inFlight(): number
+  subscriptions(): number
+  /** Calls of modern clients that wait for input of their client. */
+  parked(): number
 }
 
 export interface MetricsRegistry extends Metrics {
@@ -68,6 +71,13 @@ export function createMetrics(gauges: Gauges): MetricsRegistry {
   gauge('mcp_sidecar_sessions', 'Open sessions.', registers, gauges.sessions)
   gauge('mcp_sidecar_processes', 'Running server processes.', registers, gauges.processes)
   gauge('mcp_sidecar_calls_in_flight', 'Requests without an answer yet.', registers, gauges.inFlight)
+  gauge('mcp_sidecar_subscriptions', 'Open subscriptions of modern clients.', registers, gauges.subscriptions)
+  gauge(
+    'mcp_sidecar_parked_calls',
+    'Calls on a legacy server that wait for a retry of their modern client.',
+    registers,
+    gauges.parked,
+  )
   new Gauge({
     name: 'mcp_sidecar_queue_bytes',
     help: 'Bytes waiting to be read, by who has to read them.',

@@ -159,6 +159,6 @@ t.test('whatever can be sealed can be opened', async (t) => {
   const seal = createSeal(key)
   for (const size of [1000, 100_000, 1_000_000, 2_000_000]) {
     const big = { state: 'x'.repeat(size) }
-    t.same(seal.open(seal.seal(big)), big, String(size))
+    t.ok((seal.open(seal.seal(big)) as typeof big | undefined)?.state === big.state, String(size))
   }
 })

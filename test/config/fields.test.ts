@@ -1,5 +1,6 @@
 import t from 'tap'
-import { FIELDS, type Field, fieldList, type SettingKey } from '../../src/config/fields.ts'
+import type { Field, SettingKey } from '../../src/config/field.ts'
+import { FIELDS, fieldList } from '../../src/config/fields.ts'
 import { FILLED_SECTIONS, SECTIONS } from '../../src/config/headings.ts'
 
 t.test('every default is valid for its own field', async (t) => {

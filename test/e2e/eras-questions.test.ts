@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'tap'
 import { getDefaultEnvironment, nameOf, type Peer, play, type Route } from '../support/clients.ts'
+import { conformanceServer } from '../support/conformance.ts'
 import { about, orderOf } from '../support/either-era.ts'
 import { official } from '../support/everything.ts'
 import { startTestSidecar, until } from '../support/sidecar.ts'
@@ -51,16 +52,6 @@ test('what a legacy server asks a modern client', async (t) => {
           isError: true,
         })
         t.equal(asked(peer).length, 1)
-      })
-    }
-  })
-  t.test('progress goes on under the token of the caller, whatever its type', async (t) => {
-    for (const route of [pinned, pinnedSocket]) {
-      await play(route, { command: everything, base }, async (peer) => {
-        const tokens = ['same', 'other', 987_654]
-        const args = { duration: 0.2, steps: 3 }
-        await Promise.all(tokens.map((token) => peer.call('trigger-long-running-operation', args, { token })))
-        for (const token of tokens) t.strictSame(orderOf(peer, token), [1, 2, 3, 'result'])
       })
     }
   })
@@ -121,4 +112,16 @@ test('what a legacy server asks a modern client', async (t) => {
     }
     await play(pinned, { command: everything, base: fresh.base }, scenario, { roots: false })
   })
+})
+
+test('progress goes on under the token of the caller, whatever its type, for calls at once', async (t) => {
+  const command = conformanceServer('legacy')
+  const { base } = await startTestSidecar(t, { command, flags: { webSocket: true } })
+  for (const route of [pinned, pinnedSocket]) {
+    await play(route, { command, base }, async (peer) => {
+      const tokens = ['same', 'other', 987_654]
+      await Promise.all(tokens.map((token) => peer.call('test_tool_with_progress', {}, { token })))
+      for (const token of tokens) t.strictSame(orderOf(peer, token), [0, 50, 100, 'result'])
+    })
+  }
 })

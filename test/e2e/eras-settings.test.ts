@@ -125,6 +125,16 @@ function shellServer(file: string, { start = ':', discover, initialize = initial
   return ['/bin/sh', '-c', code, file]
 }
 
+/** Fails before an SDK does: a minute is too long for a client to be told that it can go on. */
+async function soon<T>(promise: Promise<T>, name: string, ms = 15_000): Promise<T> {
+  promise.catch(() => {})
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`not served within ${ms} ms: ${name}`)), ms)
+  })
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer))
+}
+
 test('servers that behave badly when they are asked for their era', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'eras-'))
   t.teardown(() => rm(dir, { recursive: true, force: true }))
@@ -139,11 +149,13 @@ test('servers that behave badly when they are asked for their era', async (t) =>
         config: { server: { warmSpares: 0 } },
       })
       for (const route of clients) {
-        const peer = await connect(route, { command, base }, { roots: false })
+        const peer = await soon(connect(route, { command, base }, { roots: false }), nameOf(route))
         t.match(await peer.call('anything'), { content: [{ text: 'here' }] }, nameOf(route))
         await peer.close()
       }
       t.strictSame(foundOut(logs), [probe.era])
+      // What modern clients ask goes to a modern server.
+      if (probe.era === 'modern') return
       const lines = (await readFile(file, 'utf8')).split('\n')
       t.equal(lines.filter((line) => line.includes('"server/discover"')).length, 1, 'and is asked but once')
     })

@@ -370,7 +370,7 @@ class SessionClient extends Client {
 
   #take(message: Json): void {
     const plan = this.#plan
-    if (message.method === 'notifications/cancelled') return
+    if (message.id === 'init' || message.method === 'notifications/cancelled') return
     if (plan === undefined) {
       if (message.method === undefined) this.wrong('an answer to no call', message)
     } else if (message.method === undefined) {
@@ -570,17 +570,22 @@ t.test('on one legacy process, who is alone is asked', async (t) => {
 
 t.test('what a cancelled call of one principal still logs reaches no other principal', async (t) => {
   // The cancellation is on its way while the server logs: here it arrives and is not heeded, which is as late as can be.
-  const { url } = await startTestSidecar(t, {
+  const { url, metric } = await startTestSidecar(t, {
     command: serverCommand('modern-server.mjs', '--ignore-cancel', '--delay=tools/call:300'),
     flags: people.flags,
   })
+  const inFlight = (count: number): Promise<void> =>
+    until(async () => (await metric('mcp_sidecar_calls_in_flight')) === count, `${count} in flight`)
+  // From then on a call goes straight to the server.
+  for (const name of ['alice', 'bob']) await ask(url, tool(1, 'pid'), people.of(name))
   const alice = begin(
     url,
     tool(1, 'log', { data: 'a secret of alice' }, { level: 'debug' }),
     people.of('alice'),
   )
-  await pause(100)
+  await inFlight(1)
   alice.leave()
+  await inFlight(0)
   const bob = await ask(url, tool(1, 'slow', { ms: 400 }, { level: 'debug' }), people.of('bob'))
   t.notMatch(bob.body, /a secret of alice/)
   t.equal(bob.messages.at(-1)?.id, 1)

@@ -8,6 +8,8 @@ const idle: Gauges = {
   processes: () => 0,
   queuedBytes: () => ({ client: 0, server: 0 }),
   inFlight: () => 0,
+  subscriptions: () => 0,
+  parked: () => 0,
 }
 
 /** The samples of an exposition: `name{labels}` to value. */
@@ -65,6 +67,8 @@ t.test('what stands at the moment is read when somebody asks', async (t) => {
     processes: () => n + 1,
     queuedBytes: () => ({ client: n + 2, server: n + 3 }),
     inFlight: () => n + 4,
+    subscriptions: () => n + 5,
+    parked: () => n + 6,
   })
   for (n of [1, 10]) {
     const samples = samplesOf((await metrics.exposition()).text)

@@ -1,6 +1,7 @@
 /** A bare client of revision 2026-07-28: complete envelopes and headers, each part of which is the test's own choice. */
 import { type IncomingMessage, request } from 'node:http'
 import { fileURLToPath } from 'node:url'
+import type { Test } from 'tap'
 import { accept, collect, type Following, follow, open, post, type RawResponse } from './wire.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into messages of any shape
@@ -187,14 +188,9 @@ export async function toolSays(
   return said(json)
 }
 
-interface Refusing {
-  same(found: unknown, wanted: unknown, text?: string): unknown
-  equal(found: unknown, wanted: unknown, text?: string): unknown
-}
-
 /** The answer is this refusal of the sidecar; with an id that of the request, else with none. */
 export function refusedWith(
-  t: Refusing,
+  t: Test,
   { status, json, body }: RawResponse,
   wanted: readonly [status: number, rpc: number, reason: string],
   id?: Id,

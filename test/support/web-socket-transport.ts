@@ -35,13 +35,6 @@ export class WebSocketTransport implements Transport {
     })
   }
 
-  /** Why the sidecar closed it, once it has. */
-  get closed(): Promise<{ code: number; reason: string }> {
-    return new Promise((resolve) => {
-      this.#socket?.once('close', (code, reason) => resolve({ code, reason: reason.toString() }))
-    })
-  }
-
   async close(): Promise<void> {
     const socket = this.#socket
     if (socket === undefined || socket.readyState === socket.CLOSED) return

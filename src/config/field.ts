@@ -1,0 +1,35 @@
+import type { Config, ConfigKey, ValueAt } from './config.ts'
+import type { ValueType } from './values.ts'
+
+/** A value the file can hold. */
+export type FileValue = string | number | boolean | readonly string[] | Readonly<Record<string, string>>
+
+/** What stands in when nobody gives a value. */
+export type Fallback<T> =
+  /** A value as the file would write it. */
+  | { readonly default: FileValue }
+  /** No value; `means` says what then happens. */
+  | { readonly absent: T; readonly means: string }
+  /** The value of another field. */
+  | { readonly inherits: ConfigKey }
+
+/** Everything there is to know about one value of the configuration. */
+export type Field<T> = Fallback<T> & {
+  /** Its place in the file, dotted. */
+  readonly file: string
+  readonly type: ValueType<Exclude<T, undefined>>
+  /** Sentences; the first one, without its full stop, is the help of the flag. */
+  readonly doc: string
+  /** Its flag without the dashes, from which the variable takes its name too; `placeholder` where a value follows. */
+  readonly flag?: string
+  readonly placeholder?: string
+  /** The flag may be given several times. */
+  readonly repeatable?: true
+  /** The variable, where there is no flag to name it after. */
+  readonly variable?: string
+}
+
+/** The values of `Config`, and the one that only the checks read. */
+export type SettingKey = ConfigKey | 'server.envAllowDangerous'
+
+export type ValueOf<K extends SettingKey> = K extends ConfigKey ? ValueAt<Config, K> : boolean
