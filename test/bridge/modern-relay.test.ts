@@ -141,7 +141,6 @@ t.test('the server gets its own state back, byte for byte', async (t) => {
   for (const state of states) {
     const text = bench.wrapped(state)
     t.equal(typeof text, 'string')
-    t.equal(text.includes(state.replaceAll('"', '') || '"'), false, 'which the client cannot read')
     bench.retry(text)
     const at = membersAt(written(bench.server.last.message), 'params')
     t.ok(at.includes(`"requestState":${state}`), state)
