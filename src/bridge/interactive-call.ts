@@ -106,6 +106,7 @@ export class InteractiveCall implements UpstreamCall, UpstreamOwner, CallHandle 
     this.#caller = caller
     if (this.#lease !== undefined) this.#lease.parked = false
     this.#handle?.waitForInput(false)
+    this.#lease?.log(caller.logLevel)
     const answers = answersOf(caller.message, this.#state.open)
     this.#take({ type: 'retried', answers, declared: clientCapabilities(caller.message) })
     return this
@@ -134,16 +135,18 @@ export class InteractiveCall implements UpstreamCall, UpstreamOwner, CallHandle 
 
   /** The server asks during this call. */
   onRequest(message: Message): void {
-    const question = isInteractive(this.message.method)
-      ? questionOf(message, nextKey(this.#state))
-      : undefined
-    if (question === undefined) {
-      this.#lease?.send(localRefusal(message.idText as string, -32601, 'ERR_UNSUPPORTED'))
-      return
-    }
     // Parsed only now: most calls are never asked anything.
     if (this.#state.declared === undeclared && this.#caller !== undefined) {
       this.#state = { ...this.#state, declared: clientCapabilities(this.#caller.message) }
+    }
+    const question = isInteractive(this.message.method)
+      ? questionOf(message, nextKey(this.#state))
+      : undefined
+    // Servers ask for roots when they have just started, whatever runs; a call whose client has none goes on.
+    const needless = question?.kind === 'roots' && this.#state.declared['roots'] === undefined
+    if (question === undefined || needless) {
+      this.#lease?.send(localRefusal(message.idText as string, -32601, 'ERR_NO_CLIENT'))
+      return
     }
     this.#take({ type: 'asked', question })
   }

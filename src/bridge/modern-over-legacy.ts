@@ -25,6 +25,8 @@ import {
   inputRequired,
   isAccepted,
   missingCapability,
+  type Question,
+  urlQuestion,
   urlQuestions,
 } from '../era/questions.ts'
 import { acceptState, type ReissueState, refusedState, requestDigest } from '../era/request-state.ts'
@@ -107,7 +109,9 @@ export class LegacyBehindModern implements StatelessServer, InteractiveHome {
     const interactive = new InteractiveCall(call, asLegacyRequest(call.message), this)
     if (reissues > 0) this.#reissues.set(interactive, reissues)
     const { logLevel } = call
-    const use = canBeAsked(call.message) ? 'exclusive' : 'unasked'
+    // Log messages, too, are certain only on a process that nobody else uses.
+    const alone = canBeAsked(call.message) || logLevel !== undefined
+    const use = alone ? 'exclusive' : 'unasked'
     interactive.start(this.#pool.lease(interactive, { use, logLevel, instance }))
     return interactive
   }
@@ -138,17 +142,17 @@ export class LegacyBehindModern implements StatelessServer, InteractiveHome {
   /** What stood in the call's way has been done, so it is made once more. */
   #reissue(call: ModernCall, state: ReissueState): CallHandle {
     if (!this.#used.take(state.nonce, this.inputMs)) throw refusedState('used before')
-    const keys = Array.from({ length: state.inputs }, (_, i) => `q${i + 1}`)
-    const asked = keys.map(
-      (key) => ({ key, idText: undefined, kind: 'elicitation', needs: {}, text: '' }) as const,
-    )
+    const asked = state.questions.map(({ key, text }) => urlQuestion(key, text))
     const answers = answersOf(call.message, asked)
-    if (!keys.every((key) => isAccepted(answers.get(key) ?? '{}'))) {
+    if ([...answers.values()].some((answer) => !isAccepted(answer))) {
       const ending = inputError(call.message.method, 'What the server asked the user to do was not done.')
       queueMicrotask(() => this.#end(call, ending, undefined))
       return noHandle
     }
-    return this.#begin(call, state.round, state.instance)
+    const left = asked.filter(({ key }) => !answers.has(key))
+    if (left.length === 0) return this.#begin(call, state.round, state.instance)
+    queueMicrotask(() => this.#askToVisit(call, left, state.round, state.instance))
+    return noHandle
   }
 
   park(call: InteractiveCall, round: number): string {
@@ -185,6 +189,10 @@ export class LegacyBehindModern implements StatelessServer, InteractiveHome {
       to.fail(new SidecarError(questions === undefined ? 'ERR_UPSTREAM_MESSAGE' : 'ERR_ROUNDS'))
       return
     }
+    this.#askToVisit(to, questions, round, call.instance)
+  }
+
+  #askToVisit(to: ModernCall, questions: readonly Question[], round: number, instance: string): void {
     const requiredCapabilities = allNeeds(questions)
     if (missingCapability(requiredCapabilities, clientCapabilities(to.message)) !== undefined) {
       to.fail(new SidecarError('ERR_CAPABILITY', { data: { requiredCapabilities } }))
@@ -197,8 +205,8 @@ export class LegacyBehindModern implements StatelessServer, InteractiveHome {
       expires: this.clock.epoch() + this.inputMs,
       nonce: randomBytes(18).toString('base64url'),
       round,
-      instance: call.instance,
-      inputs: questions.length,
+      instance,
+      questions: questions.map(({ key, text }) => ({ key, text })),
     })
     to.answer(messageOf(`{"jsonrpc":"2.0","id":0,"result":${inputRequired(questions, requestState)}}`))
   }

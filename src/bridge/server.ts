@@ -38,6 +38,13 @@ export interface Makers<F extends Finding> {
   modern(found: Extract<F, { era: 'modern' }> | undefined, onLegacy: (reason: string) => void): Faces
 }
 
+/**
+ * A server that answers initialize, but has left the probe without any answer for this much longer, is one that the
+ * probe has silenced. Milliseconds.
+ */
+const silencedMs = 2000
+const lookMs = 250
+
 /** A server that showed nothing yet is probed again after this time, until it has answered in one era. Milliseconds. */
 const doubtMs = 5000
 
@@ -119,6 +126,7 @@ export class ServerBehind<F extends Finding> implements Pool, StatelessServer, L
       if (this.#hopeful) {
         this.#hope = this.#makers.legacy()
         this.#hope.life.start()
+        this.#watchHope()
       }
       this.#find()
     }
@@ -163,13 +171,30 @@ export class ServerBehind<F extends Finding> implements Pool, StatelessServer, L
     const probe = this.#makers.probe()
     this.#probe = probe
     void probe.result.then((found) => {
-      this.#probe = undefined
-      if (this.#closed || this.#retired) {
+      if (this.#closed || this.#retired || this.#probe !== probe) {
         void probe.stop()
         return
       }
+      this.#probe = undefined
       if (found.era === 'modern') this.#isModern(found as Extract<F, { era: 'modern' }>)
       else this.#isLegacy(found.reason, found.certain)
+    })
+  }
+
+  /** Some servers never say anything again once they were asked what they do not know. */
+  #watchHope(): void {
+    let readyAt: number | undefined
+    const timer = this.#clock.after(lookMs, () => {
+      if (this.#hope === undefined || this.#closed) return
+      const now = this.#clock.now()
+      if (this.#hope.life.ready) readyAt ??= now
+      if (readyAt === undefined || now - readyAt < silencedMs) timer.refresh()
+      else {
+        const silenced = this.#probe
+        this.#probe = undefined
+        void silenced?.stop()
+        this.#isLegacy('it answers initialize, and nothing after server/discover', false)
+      }
     })
   }
 

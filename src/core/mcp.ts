@@ -16,6 +16,11 @@ export function isModernVersion(version: string): boolean {
   return (modernVersions as readonly string[]).includes(version)
 }
 
+/** Revisions are dates, so later ones than we know are recognised too. */
+export function namesModern(version: string): boolean {
+  return /^\d{4}-\d{2}-\d{2}$/.test(version) && version >= latestModernVersion
+}
+
 /** Requests that 2026-07-28 has removed; a modern client gets -32601 for them, whatever the server could do. */
 const removedMethods = new Set([
   'initialize',

@@ -119,6 +119,8 @@ export interface UpstreamCall {
   /** A message that belongs to this call can still reach its client. */
   readonly reachable: boolean
   readonly deadline: Deadline
+  /** The least severe log message that the caller wants, where a call says so (modern). */
+  readonly logLevel?: string | undefined
   /** A `notifications/progress` for this call; it still carries the link's token. */
   progress(message: Message): void
   /** The answer; it still carries the link's id. Exactly one of answer and fail is called, once. */
@@ -208,6 +210,8 @@ export interface CallLease extends Upstream {
   readonly instance: string
   /** The call waits for its client; others may need a process meanwhile. */
   parked: boolean
+  /** The least severe log message wanted from now on. */
+  log(level: string | undefined): void
   /** Subscribes to these resources on every process, those to come included, until the release. */
   watch(uris: readonly string[]): void
 }

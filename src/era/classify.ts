@@ -5,9 +5,9 @@ import {
   isLegacyVersion,
   isModernVersion,
   isRemovedMethod,
-  latestModernVersion,
   logLevels,
   modernVersions,
+  namesModern,
 } from '../core/mcp.ts'
 import type { Draft, Handler } from '../core/pipeline.ts'
 import type { Connection, Decoded, Era, Parsed } from '../core/types.ts'
@@ -40,16 +40,16 @@ function eraOf({ transport, message, headers, connection }: Parsed): Era {
 
 /** The first message but discover, which a client of either era may send to find out, settles it. */
 function connectionEra(message: Message, connection: Connection): Era {
-  if (connection.era !== undefined) return connection.era
   const modern = message.metaSpans?.protocolVersion !== undefined
+  if (connection.era === 'legacy' && modern && message.method !== 'server/discover') {
+    throw new SidecarError('ERR_INVALID_REQUEST', {
+      detail: 'a modern request on a connection with a session',
+    })
+  }
+  if (connection.era !== undefined) return connection.era
   if (modern && message.method !== 'server/discover') connection.era = 'modern'
   if (!modern && message.method === 'initialize') connection.era = 'legacy'
   return modern ? 'modern' : 'legacy'
-}
-
-/** Revisions are dates, so later ones than we know are recognised too. */
-function namesModern(version: string): boolean {
-  return /^\d{4}-\d{2}-\d{2}$/.test(version) && version >= latestModernVersion
 }
 
 /** @throws ERR_VERSION if an MCP-Protocol-Version header names a version not spoken here (2025-06-18 and later) */

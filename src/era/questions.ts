@@ -71,11 +71,14 @@ export function urlQuestions(error: Message): Question[] | undefined {
     const message = error.string(member(bytes, entry, 'message')) ?? ''
     if (url === undefined) return []
     const text = JSON.stringify({ method: 'elicitation/create', params: { mode: 'url', message, url } })
-    return [
-      { key: `q${i + 1}`, idText: undefined, kind: 'elicitation', needs: { elicitation: { url: {} } }, text },
-    ]
+    return [urlQuestion(`q${i + 1}`, text)]
   })
   return questions.length === 0 ? undefined : questions.slice(0, maxQuestions)
+}
+
+/** @param text the input request as JSON text */
+export function urlQuestion(key: string, text: string): Question {
+  return { key, idText: undefined, kind: 'elicitation', needs: { elicitation: { url: {} } }, text }
 }
 
 /** Of one call at one time. */

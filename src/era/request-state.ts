@@ -28,8 +28,8 @@ export interface ReissueState extends Bound {
   readonly round: number
   /** The process that remembers what was asked for. */
   readonly instance: string
-  /** How many things the user had to do; their keys are q1, q2, ... */
-  readonly inputs: number
+  /** What the user has to do: keys and input requests as JSON text. */
+  readonly questions: readonly { readonly key: string; readonly text: string }[]
 }
 
 /** A modern server's own requestState. */

@@ -1,4 +1,5 @@
 import { SidecarError } from '../core/errors.ts'
+import { namesModern } from '../core/mcp.ts'
 import type { Handler } from '../core/pipeline.ts'
 import type { Parsed, Sessions } from '../core/types.ts'
 import type { BodyReader } from './body.ts'
@@ -55,6 +56,7 @@ async function post(context: TransportContext, identified: HttpIdentified): Prom
 
 function get(context: TransportContext, identified: HttpIdentified): void {
   const { request, response } = identified
+  refuseModern(identified)
   requireAccept(request, 'text/event-stream')
   checkVersionHeader(request.headers['mcp-protocol-version'])
   const session = namedSession(context, identified)
@@ -65,11 +67,19 @@ function get(context: TransportContext, identified: HttpIdentified): void {
 }
 
 function remove(context: TransportContext, identified: HttpIdentified): void {
+  refuseModern(identified)
   checkVersionHeader(identified.headers['mcp-protocol-version'])
   namedSession(context, identified).end(
     new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'the client ended it' }),
   )
   identified.response.writeHead(200, { 'Content-Length': 0, 'X-Request-Id': identified.requestId }).end()
+}
+
+/** Modern clients have neither streams nor sessions to end (2026-07-28, basic/transports/streamable-http). */
+function refuseModern(identified: HttpIdentified): void {
+  const version = identified.headers['mcp-protocol-version']
+  if (typeof version !== 'string' || !namesModern(version) || sessionHeader(identified) !== undefined) return
+  throw new SidecarError('ERR_METHOD', { headers: { Allow: 'POST' } })
 }
 
 function namedSession({ sessions }: TransportContext, identified: HttpIdentified) {

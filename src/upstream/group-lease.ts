@@ -64,6 +64,10 @@ export class GroupLease implements CallLease, Tenant {
     return this.#home.call(this, call)
   }
 
+  log(level: string | undefined): void {
+    if (level !== undefined) this.child?.setLevel(level)
+  }
+
   watch(uris: readonly string[]): void {
     for (const uri of uris) this.uris.add(uri)
     this.#home.watch(uris, this)

@@ -1,6 +1,7 @@
 import { SidecarError } from '../core/errors.ts'
 import type { Message } from '../core/jsonrpc.ts'
 import { localRequest } from '../core/local.ts'
+import { logLevels } from '../core/mcp.ts'
 import type { InitializeResult, LeaseWish, UpstreamCall, UpstreamOwner } from '../core/types.ts'
 import { capabilitySuperset, handshake } from './handshake.ts'
 import type { Link } from './link.ts'
@@ -104,21 +105,26 @@ export class GroupProcess {
     return this.link.hasSuspects
   }
 
-  /** The lease of the only call under way that wants log messages; undefined if there is none or more than one. */
-  get soleListener(): Tenant | undefined {
+  /**
+   * The lease of the only call under way: what the server logs is its own. A legacy server logs for every call, whoever
+   * wants to know, so beside another one nothing is certain.
+   */
+  get onlyTenant(): Tenant | undefined {
+    if (this.suspected) return undefined
     let only: Tenant | undefined
     for (const { owner } of this.link.pending) {
-      const lease = owner as Tenant | undefined
-      if (lease?.wish.logLevel === undefined) continue
+      if (owner === undefined) continue
       if (only !== undefined) return undefined
-      only = lease
+      only = owner as Tenant
     }
     return only
   }
 
-  /** Makes the server log at this level at least, from the next call on. */
+  /** Makes the server log at this level at least; never at less, since others may still want to know more. */
   setLevel(level: string): void {
-    if (this.#level === level || this.server?.capabilities['logging'] === undefined) return
+    if (this.server?.capabilities['logging'] === undefined) return
+    const levels: readonly string[] = logLevels
+    if (this.#level !== undefined && levels.indexOf(level) >= levels.indexOf(this.#level)) return
     this.#level = level
     this.request('logging/setLevel', { level })
   }

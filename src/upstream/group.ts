@@ -164,7 +164,11 @@ export class Group {
         // Beside its like rather than on a process that others could have for themselves.
         if (each.guests > 0) return each
         if (each.tenant === undefined) best ??= each
-      } else if (each.instance === instance) return each.vacant ? each : undefined
+      } else if (each.instance === instance) {
+        // It is waited for while it works; while it waits for a person, another one will do.
+        if (each.vacant) return each
+        if (each.tenant !== undefined && !each.tenant.parked) return undefined
+      }
       // The one used last is the likeliest to be warm.
       else if (each.vacant && (best === undefined || each.lastUsed > best.lastUsed)) best = each
     }
@@ -277,19 +281,17 @@ export class Group {
   }
 
   #onRequest(child: GroupProcess, message: Message): void {
-    const { link } = child
-    const asked = child.tenant ?? child.onlyGuest
-    if (asked !== undefined || child.guests > 0) this.#options.habits.asks = true
+    // Roots are asked for at the start, too, and guests have none.
+    const ofTenant = child.tenant !== undefined || message.method !== 'roots/list'
+    const asked = ofTenant ? (child.tenant ?? child.onlyGuest) : undefined
+    if (ofTenant && (asked !== undefined || child.guests > 0)) this.#options.habits.asks = true
     if (asked !== undefined) {
       asked.owner.onRequest(message, asked.latest)
       return
     }
-    const idText = message.idText as string
-    if (child.guests === 0 && message.method === 'roots/list') link.send(localResult(idText, { roots: [] }))
-    else {
-      this.#context.metrics.dropped('server_request_nobody')
-      link.send(localRefusal(idText, -32601, 'ERR_NO_CLIENT'))
-    }
+    // An error even for roots: servers remember an empty list for good, and after an error they ask again in time.
+    this.#context.metrics.dropped('server_request_nobody')
+    child.link.send(localRefusal(message.idText as string, -32601, 'ERR_NO_CLIENT'))
   }
 
   #onNotification(child: GroupProcess, message: Message): void {
@@ -308,7 +310,7 @@ export class Group {
         return
       }
       case 'notifications/message': {
-        const listener = child.soleListener
+        const listener = child.onlyTenant
         if (listener === undefined) break
         listener.owner.onNotification(message, listener.latest)
         return

@@ -119,7 +119,7 @@ export class Link {
    */
   *suspects(): Generator<Suspect> {
     const now = this.context.clock.now()
-    if (now < this.#abandonedOverflowUntil) yield { owner: undefined, since: now }
+    if (now < this.#abandonedOverflowUntil) yield { owner: undefined, logs: true, since: now }
     for (const [id, suspect] of this.#abandoned) {
       if (suspect.until <= now) this.#abandoned.delete(id)
       else yield suspect
@@ -183,7 +183,10 @@ export class Link {
       const since = this.context.clock.now()
       const until = since + pending.call.deadline.maxMs
       if (this.#abandoned.size >= maxAbandoned) this.#abandonedOverflowUntil = until
-      else this.#abandoned.set(pending.id, { owner: pending.owner, since, until })
+      else {
+        const logs = pending.call.logLevel !== undefined
+        this.#abandoned.set(pending.id, { owner: pending.owner, logs, since, until })
+      }
     }
     // Initialize must not be cancelled (lifecycle, "Cancellation"); its process is about to be stopped anyway.
     if (method === 'initialize') return

@@ -5,6 +5,7 @@ import { localRefusal, localResult } from '../core/local.ts'
 import { isLoggedAt } from '../core/mcp.ts'
 import type { CallHandle, DiscoverResult, ModernCall, StatelessServer } from '../core/types.ts'
 import { Link } from './link.ts'
+import type { PendingCall } from './pending.ts'
 import type { PoolOptions } from './pool.ts'
 import { type Probe, probe } from './probe.ts'
 import type { ProcessContext } from './process.ts'
@@ -24,6 +25,9 @@ const lists = ['tools', 'prompts', 'resources'] as const
 interface Attendant {
   readonly onListChanged: (message: Message) => void
 }
+
+/** How long a cancelled call may still log on behalf of its own principal. Milliseconds. */
+const stopGraceMs = 2000
 
 /**
  * One process of a modern server, for whoever calls: each request carries its own context, so nothing has to be told
@@ -244,19 +248,25 @@ export class ModernProcess implements StatelessServer {
 
   /** Log messages name no request: they go to the only one that wants some, or to nobody (protocol: "Logging"). */
   #onLog(link: Link, message: Message): void {
-    let only: ModernCall | undefined
-    for (const { call } of link.pending) {
-      const modern = call as ModernCall
-      if (modern.logLevel === undefined) continue
-      if (only !== undefined) {
-        this.#context.metrics.dropped('unattributable')
-        return
-      }
-      only = modern
+    const loggers = link.pending.filter(({ call }) => call.logLevel !== undefined)
+    const [only] = loggers
+    if (only === undefined || loggers.length > 1 || this.#mayBeAnothers(link, only)) {
+      this.#context.metrics.dropped('unattributable')
+      return
     }
-    if (!isLoggedAt(only?.logLevel, message.paramString('level')))
-      this.#context.metrics.dropped('log_message')
-    else only?.notify(message)
+    if (isLoggedAt(only.call.logLevel, message.paramString('level')))
+      (only.call as ModernCall).notify(message)
+    else this.#context.metrics.dropped('log_message')
+  }
+
+  /** After a cancellation a server must fall silent. Towards other principals that is not relied on. */
+  #mayBeAnothers(link: Link, { owner }: PendingCall): boolean {
+    const now = this.#context.clock.now()
+    for (const suspect of link.suspects()) {
+      const cleared = suspect.owner === owner && now - suspect.since > stopGraceMs
+      if (suspect.logs && !cleared) return true
+    }
+    return false
   }
 }
 

@@ -16,6 +16,8 @@ export interface Deadlined extends PendingCall {
 /** A call during which the server may ask, given up on, that the server may still be working on. */
 export interface Suspect {
   readonly owner: unknown
+  /** It may still log for its caller. */
+  readonly logs: boolean
   /** Monotonic milliseconds. */
   readonly since: number
 }

@@ -59,6 +59,12 @@ export class SharedLease implements CallLease {
     return this.#process.server
   }
 
+  log(level: string | undefined): void {
+    const index = (logLevels as readonly (string | undefined)[]).indexOf(level)
+    this.level = index < 0 ? undefined : index
+    if (index >= 0) this.#process.levelChanged()
+  }
+
   watch(uris: readonly string[]): void {
     for (const uri of uris) {
       if (!this.#process.isSubscribed(uri)) this.#process.request('resources/subscribe', { uri })

@@ -52,6 +52,8 @@ class FakeLease implements CallLease {
   readonly sent: Json[] = []
   readonly cancelled: (string | undefined)[] = []
   readonly watched: string[] = []
+  /** Wanted of its log messages by later rounds. */
+  readonly levels: (string | undefined)[] = []
   current: UpstreamCall | undefined
   parked = false
   releases = 0
@@ -82,6 +84,10 @@ class FakeLease implements CallLease {
 
   send(message: Message): void {
     this.sent.push(parsed(message))
+  }
+
+  log(level: string | undefined): void {
+    this.levels.push(level)
   }
 
   watch(uris: readonly string[]): void {

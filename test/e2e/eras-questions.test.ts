@@ -98,8 +98,8 @@ test('what a legacy server asks a modern client', async (t) => {
     const fresh = await start(command)
     await play(pinned, { command, base: fresh.base }, async (peer) => {
       await peer.call('echo', { message: 'starts a process' })
-      const told = async () => (await readFile(said, 'utf8')).includes('Roots updated')
-      await until(told, 'the server to say that it has been told roots')
+      const asked = async () => (await readFile(said, 'utf8')).includes('roots/list')
+      await until(asked, 'the server to ask for roots of its own accord')
       const result = await peer.call('get-roots-list')
       t.match(result.content[0].text, 'URI: file:///somewhere/project')
     })

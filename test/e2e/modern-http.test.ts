@@ -1241,6 +1241,11 @@ t.test(
         ['list_roots', { roots: {} }],
       ] as const) {
         const answer = await ask(url, tool('l', prefix + name))
+        // Legacy servers ask for roots of their own accord, too, so the call is not ended for them.
+        if (name === 'list_roots' && url === older.url) {
+          t.match([answer.status, answer.json.result.isError], [200, true], name)
+          continue
+        }
         t.equal(answer.status, 400)
         t.equal(answer.json.error.code, -32021)
         const [capability] = Object.keys(requiredCapabilities)

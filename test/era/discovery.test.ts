@@ -155,17 +155,15 @@ t.test('and keeps what else it says', async (t) => {
   const meta = oddMembers.chain((members) =>
     fc.record({ members: fc.constant(members), text: objectText(members) }),
   )
-  const params = fc
-    .tuple(meta, oddMembers)
-    .chain(([meta, odd]) =>
-      shuffled(fc.constant(odd), perhaps('_meta', fc.constant(meta.text))).chain((members) =>
-        fc.record({
-          meta: fc.constant(meta.members),
-          members: fc.constant(members),
-          text: objectText(members),
-        }),
-      ),
-    )
+  const params = fc.tuple(meta, oddMembers).chain(([meta, odd]) =>
+    shuffled(fc.constant(odd), perhaps('_meta', fc.constant(meta.text))).chain((members) =>
+      fc.record({
+        meta: fc.constant(meta.members),
+        members: fc.constant(members),
+        text: objectText(members),
+      }),
+    ),
+  )
   holds(
     t,
     fc.property(params, idText, ({ meta, members, text }, id) => {

@@ -23,7 +23,7 @@ const anyPending = fc
     { maxLength: 5 },
   )
   .map((all) => all.map(({ method, owner }) => pending(method, owner)))
-const suspect = (owner: unknown): Suspect => ({ owner, since: 0 })
+const suspect = (owner: unknown): Suspect => ({ owner, logs: false, since: 0 })
 const anySuspects = fc.array(fc.constantFrom(...owners).map(suspect), { maxLength: 3 })
 const never = (): boolean => false
 

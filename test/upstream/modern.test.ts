@@ -235,6 +235,7 @@ test("a caller's subscription goes on after a crash, acknowledged once", async (
 
 test('log messages go to the only call that wants some', async (t) => {
   const { begin, says, call, drops } = run(t)
+  const lost = (): number => (drops.get('log_message') ?? 0) + (drops.get('unattributable') ?? 0)
   await says('pid')
   const one = begin('log', { level: 'error', data: 'for one' }, anonymous, 'warning')
   await over(one)
@@ -243,17 +244,30 @@ test('log messages go to the only call that wants some', async (t) => {
   await over(mild)
   t.same(mild.notified, [])
   await over(begin('log', { level: 'error' }))
-  t.equal(drops.get('log_message'), 2, 'too mild, and wanted by nobody')
+  t.equal(lost(), 2, 'too mild, and wanted by nobody')
 
   const waiting = begin('hold', { key: 'k' }, alice, 'debug')
   call('subscriptions/listen', { notifications: {} }, bob)
   const other = begin('log', { level: 'error' }, bob, 'debug')
   await over(other)
   t.same([waiting.notified, other.notified], [[], []])
-  t.equal(drops.get('unattributable'), 1, 'two want some, and nothing says which')
+  t.equal(lost(), 3, 'two want some, and nothing says which')
   await over(begin('log', { level: 'error' }, bob))
   t.equal(waiting.notified.length, 1, 'one that wants none is not in question')
   await says('release', { key: 'k' })
+})
+
+test('what is logged for a call that was cancelled reaches no other principal', async (t) => {
+  const { begin, says } = run(t)
+  await says('pid')
+  begin('hold', {}, alice).handle?.cancel('not any more')
+  const mine = begin('log', { level: 'error' }, bob, 'debug')
+  await over(mine)
+  t.equal(mine.notified.length, 1, 'one for which nothing was to be logged is not in question')
+  begin('hold', {}, alice, 'debug').handle?.cancel('not any more')
+  const other = begin('log', { level: 'error' }, bob, 'debug')
+  await over(other)
+  t.same(other.notified, [])
 })
 
 test('a request of the server is nobody’s', async (t) => {
