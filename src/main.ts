@@ -265,7 +265,8 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       toolHeaders.invalidate()
       world.server.start()
       old.server.retire()
-      retired.push(old.server)
+      // Of those whose sessions have all ended nothing is left.
+      retired.splice(0, retired.length, ...retired.filter(({ processes }) => processes > 0), old.server)
     },
     stop,
   }

@@ -1,8 +1,7 @@
-import { metaKey } from '../core/envelope.ts'
+import { localEnvelope } from '../core/envelope.ts'
 import { SidecarError } from '../core/errors.ts'
 import type { Message } from '../core/jsonrpc.ts'
 import { localRequest } from '../core/local.ts'
-import { latestModernVersion } from '../core/mcp.ts'
 import type { Handler, Layer } from '../core/pipeline.ts'
 import { Throttle } from '../core/throttle.ts'
 import type { Admitted, Clock, Deadline, Logger, Principal, StatelessServer } from '../core/types.ts'
@@ -37,6 +36,8 @@ const maxTools = 10_000
 const freshMs = 5 * 60 * 1000
 /** The shortest of a server's own wishes that is heeded: a list for each call would be half of its work. Milliseconds. */
 const minFreshMs = 1000
+/** A server that does not tell its tools holds its calls up no longer than this. Milliseconds. */
+const maxListMs = 10_000
 /** A list that is younger is not asked for again because it failed, lacks a tool or refuses a call. Milliseconds. */
 const youngMs = 10_000
 
@@ -185,13 +186,13 @@ export class ToolHeaders {
     view.fetching = undefined
   }
 
-  /** All pages, in the time that one call may take. */
+  /** All pages, in less time than a call may take. */
   async #list(
     principal: Principal,
     deadline: Deadline,
   ): Promise<{ tools: ReadonlyMap<string, ToolParameters>; ttlMs: number }> {
     const { clock } = this.#context
-    const end = clock.now() + deadline.timeoutMs
+    const end = clock.now() + Math.min(deadline.timeoutMs, maxListMs)
     const tools = new Map<string, ToolParameters>()
     let ttlMs = Number.POSITIVE_INFINITY
     let cursor: string | undefined
@@ -214,11 +215,7 @@ export class ToolHeaders {
   }
 
   #page(principal: Principal, cursor: string | undefined, deadline: Deadline): Promise<Page> {
-    const _meta = {
-      [metaKey('protocolVersion')]: latestModernVersion,
-      [metaKey('clientInfo')]: { name: 'mcp-sidecar', version: this.#options.version },
-      [metaKey('clientCapabilities')]: {},
-    }
+    const _meta = localEnvelope(this.#options.version)
     const message = localRequest('tools/list', { ...(cursor === undefined ? {} : { cursor }), _meta })
     return new Promise((resolve, reject) => {
       const answer = (answered: Message): void => {

@@ -21,7 +21,7 @@ import {
   written,
 } from '../support/modern-calls.ts'
 import { nameOf, oddMembers, shownMember, valueText } from '../support/odd-json.ts'
-import { holds, stringText } from '../support/property.ts'
+import { holds, shown, stringText } from '../support/property.ts'
 
 class FakeServer implements StatelessServer {
   readonly queuedBytes = 9
@@ -143,7 +143,7 @@ t.test('the server gets its own state back, byte for byte', async (t) => {
     t.equal(typeof text, 'string')
     bench.retry(text)
     const at = membersAt(written(bench.server.last.message), 'params')
-    t.ok(at.includes(`"requestState":${state}`), state)
+    t.ok(at.includes(`"requestState":${state}`), shown(state))
     t.same(received(bench.server.last.message).method, 'tools/call')
   }
   holds(

@@ -184,7 +184,8 @@ t.test('a connection has one era: that of the first message that settles it', as
   t.equal(one(discover), 'modern')
   t.equal(one(request('initialize')), 'legacy', 'who asked what there is may still be legacy')
   t.equal(one(request('tools/list')), 'legacy')
-  t.equal(one(modernList), 'legacy', 'and stays it')
+  t.equal(one(modernList), 'ERR_INVALID_REQUEST', 'and stays it')
+  t.equal(one(discover), 'legacy', 'though it may ask again')
 
   const two = open()
   t.equal(two(discover), 'modern')
