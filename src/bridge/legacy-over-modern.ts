@@ -76,7 +76,8 @@ class SessionBridge implements Upstream, RoundsHome, ListeningHome {
   readonly #log: Logger
   readonly #owner: UpstreamOwner
   readonly #name = randomUUID()
-  readonly #calls = new Set<Rounds>()
+  /** In flight; few, and a Set's churn is costly to the collector (see upstream/pending). */
+  readonly #calls: Rounds[] = []
   /** Who waits for the client's response, by the id of the request as a map key. */
   readonly #asked = new Map<string, Rounds>()
   readonly #stopAttending: () => void
@@ -138,7 +139,7 @@ class SessionBridge implements Upstream, RoundsHome, ListeningHome {
         return this.#subscribe(call, session, false)
     }
     const rounds = new Rounds(call, this)
-    this.#calls.add(rounds)
+    this.#calls.push(rounds)
     const firstId = ++this.#count * idsPerCall
     rounds.begin({ method, client: session.client, firstId, elicitations: this.#name })
     return rounds
@@ -191,7 +192,8 @@ class SessionBridge implements Upstream, RoundsHome, ListeningHome {
   }
 
   ended(rounds: Rounds): void {
-    this.#calls.delete(rounds)
+    const at = this.#calls.indexOf(rounds)
+    if (at >= 0) this.#calls.splice(at, 1)
   }
 
   #initialize(call: UpstreamCall): CallHandle {
