@@ -1,7 +1,7 @@
 import { type Capabilities, clientCapabilities } from '../core/envelope.ts'
 import { SidecarError } from '../core/errors.ts'
-import { keyText, type Message } from '../core/jsonrpc.ts'
-import { localRefusal, messageOf } from '../core/local.ts'
+import type { Message } from '../core/jsonrpc.ts'
+import { localRefusal, messageOf, trustedResult } from '../core/local.ts'
 import { isInteractive, isLoggedAt } from '../core/mcp.ts'
 import type {
   CallHandle,
@@ -24,7 +24,7 @@ import {
   startParked,
   step,
 } from '../era/parked-call.ts'
-import { answersOf, inputRequired, type Question, questionOf, responseText } from '../era/questions.ts'
+import { answersOf, inputRequired, type Question, questionOf } from '../era/questions.ts'
 
 /** What a call needs of the translator it belongs to. */
 export interface InteractiveHome {
@@ -43,7 +43,7 @@ export interface InteractiveHome {
 const windowMs = 25
 
 /** Drives one {@link ParkedCall}: a call of a modern client on a legacy server, through all its rounds. */
-export class InteractiveCall implements UpstreamCall, UpstreamOwner, CallHandle {
+export class InteractiveCall implements UpstreamCall, UpstreamOwner {
   readonly principal: Principal
   readonly deadline: Deadline
   /** As the server gets it. */
@@ -87,18 +87,23 @@ export class InteractiveCall implements UpstreamCall, UpstreamOwner, CallHandle 
     return this.#caller?.reachable === true
   }
 
-  start(lease: CallLease): void {
+  /** @returns what the client can do about its first request */
+  start(lease: CallLease): CallHandle {
     this.#lease = lease
     this.#handle = lease.call(this)
+    return this.#handleOf(this.#caller)
   }
 
-  /** The client leaves the request that waits. */
-  cancel(): void {
-    this.#take({ type: 'left' })
+  /** Of one request of the client: once that has been answered, its handle does nothing to the next one. */
+  #handleOf(caller: ModernCall | undefined): CallHandle {
+    return {
+      cancel: () => {
+        if (caller !== undefined && this.#caller === caller) this.#take({ type: 'left' })
+      },
+      // Waiting is the translator's own affair.
+      waitForInput: () => {},
+    }
   }
-
-  /** That is the translator's own affair. */
-  waitForInput(): void {}
 
   /** The client has come back. */
   retry(caller: ModernCall): CallHandle {
@@ -109,7 +114,7 @@ export class InteractiveCall implements UpstreamCall, UpstreamOwner, CallHandle 
     this.#lease?.log(caller.logLevel)
     const answers = answersOf(caller.message, this.#state.open)
     this.#take({ type: 'retried', answers, declared: clientCapabilities(caller.message) })
-    return this
+    return this.#handleOf(caller)
   }
 
   progress(message: Message): void {
@@ -154,7 +159,7 @@ export class InteractiveCall implements UpstreamCall, UpstreamOwner, CallHandle 
   onNotification(message: Message): void {
     if (message.method === 'notifications/cancelled') {
       const key = message.paramKey('requestId')
-      if (key !== undefined) this.#take({ type: 'withdrawn', idText: keyText(key) })
+      if (key !== undefined) this.#take({ type: 'withdrawn', idKey: key })
       return
     }
     if (message.method !== 'notifications/message') return
@@ -181,7 +186,7 @@ export class InteractiveCall implements UpstreamCall, UpstreamOwner, CallHandle 
         this.#ask(effect.questions, effect.round)
         return
       case 'tell':
-        lease?.send(messageOf(responseText(effect.idText, effect.result)))
+        lease?.send(trustedResult(effect.idText, effect.result))
         return
       case 'refuse':
         lease?.send(localRefusal(effect.idText, -32603, 'ERR_NO_CLIENT'))
@@ -213,7 +218,7 @@ export class InteractiveCall implements UpstreamCall, UpstreamOwner, CallHandle 
     if (this.#lease !== undefined) this.#lease.parked = true
     this.#timer = this.#home.clock.after(this.#home.inputMs, () => this.#take({ type: 'expired' }))
     const result = inputRequired(questions, requestState)
-    caller?.answer(messageOf(`{"jsonrpc":"2.0","id":0,"result":${result}}`))
+    caller?.answer(trustedResult('0', result))
   }
 }
 

@@ -25,6 +25,7 @@ export class LegacySubscription implements UpstreamCall, UpstreamOwner, CallHand
   readonly #lease: CallLease
   readonly #handle: CallHandle
   #filter: Filter | undefined
+  #over = false
 
   constructor(call: ModernCall, pool: CallPool) {
     this.principal = call.principal
@@ -35,6 +36,7 @@ export class LegacySubscription implements UpstreamCall, UpstreamOwner, CallHand
   }
 
   answer(message: Message): void {
+    if (this.#over) return
     const { result } = message.parsed() as { result: InitializeResult }
     const filter = honoured(this.#call.message, result.capabilities)
     this.#filter = filter
@@ -48,6 +50,7 @@ export class LegacySubscription implements UpstreamCall, UpstreamOwner, CallHand
   }
 
   cancel(reason: string | undefined): void {
+    this.#over = true
     this.#handle.cancel(reason)
     this.#lease.release()
   }

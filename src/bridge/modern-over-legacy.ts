@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { clientCapabilities } from '../core/envelope.ts'
 import { SidecarError } from '../core/errors.ts'
 import type { Message } from '../core/jsonrpc.ts'
-import { localRequest, localResult, messageOf } from '../core/local.ts'
-import { mayAsk } from '../core/mcp.ts'
+import { localRequest, trustedResult } from '../core/local.ts'
+import { isInteractive, mayAsk } from '../core/mcp.ts'
 import type {
   CallHandle,
   CallLease,
@@ -101,7 +101,7 @@ export class LegacyBehindModern implements StatelessServer, InteractiveHome {
     if (method.startsWith('tasks/')) throw new SidecarError('ERR_METHOD_UNKNOWN', { detail: method })
     if (!mayAsk(method))
       return new PlainCall(call, this.#pool, (answer, server) => this.#result(answer, call, server))
-    if (paramSpans.requestState !== undefined) return this.#retry(call)
+    if (paramSpans.requestState !== undefined && isInteractive(method)) return this.#retry(call)
     return this.#begin(call, 0, undefined)
   }
 
@@ -112,14 +112,13 @@ export class LegacyBehindModern implements StatelessServer, InteractiveHome {
     // Log messages, too, are certain only on a process that nobody else uses.
     const alone = canBeAsked(call.message) || logLevel !== undefined
     const use = alone ? 'exclusive' : 'unasked'
-    interactive.start(this.#pool.lease(interactive, { use, logLevel, instance }))
-    return interactive
+    return interactive.start(this.#pool.lease(interactive, { use, logLevel, instance }))
   }
 
   #discover(call: ModernCall): CallHandle {
     const translate = (answer: Message): Message => {
       const { result } = answer.parsed() as { result: InitializeResult }
-      return localResult('0', discoverResult(result))
+      return trustedResult('0', JSON.stringify(discoverResult(result)))
     }
     return new PlainCall(call, this.#pool, translate, localRequest('initialize', {}))
   }
@@ -175,7 +174,7 @@ export class LegacyBehindModern implements StatelessServer, InteractiveHome {
   }
 
   deliver(call: InteractiveCall, to: ModernCall, ending: Ending): void {
-    if ('message' in ending && asksForUrls(ending.message)) {
+    if ('message' in ending && isInteractive(to.message.method) && asksForUrls(ending.message)) {
       this.#askForUrls(call, to, ending.message)
       return
     }
@@ -208,7 +207,7 @@ export class LegacyBehindModern implements StatelessServer, InteractiveHome {
       instance,
       questions: questions.map(({ key, text }) => ({ key, text })),
     })
-    to.answer(messageOf(`{"jsonrpc":"2.0","id":0,"result":${inputRequired(questions, requestState)}}`))
+    to.answer(trustedResult('0', inputRequired(questions, requestState)))
   }
 
   #end(to: ModernCall, ending: Ending, lease: CallLease | undefined): void {

@@ -1,6 +1,6 @@
 import { declaresExtension } from '../core/envelope.ts'
 import { SidecarError } from '../core/errors.ts'
-import { elements, member } from '../core/json.ts'
+import { elements, member, members } from '../core/json.ts'
 import type { Message, Span } from '../core/jsonrpc.ts'
 import { isModernVersion, tasksExtension } from '../core/mcp.ts'
 import type {
@@ -63,11 +63,7 @@ export class ModernRelay implements StatelessServer {
       const id = message.paramString('taskId')
       if (id !== undefined) this.#checkTask(id, message, principal)
     } else if (method === 'subscriptions/listen') {
-      const wanted = member(message.bytes, message.paramSpans.notifications, 'taskIds')
-      for (const each of wanted === undefined ? [] : elements(message.bytes, wanted)) {
-        const id = message.string(each)
-        if (id !== undefined) this.#checkTask(id, message, principal)
-      }
+      for (const id of listenedTasks(message)) this.#checkTask(id, message, principal)
     }
     const at = message.paramSpans.requestState
     if (at === undefined) return message
@@ -79,8 +75,7 @@ export class ModernRelay implements StatelessServer {
   }
 
   #checkTask(id: string, message: Message, principal: Principal): void {
-    // A server answers a caller that does not know tasks before it looks for one.
-    if (!declaresExtension(message, tasksExtension)) return
+    if (!declaresExtension(message, tasksExtension)) throw needsTasks('a method of tasks')
     if (!this.#context.tasks.owns(id, principal.id)) throw new SidecarError('ERR_TASK_UNKNOWN')
   }
 }
@@ -122,10 +117,21 @@ class RelayedCall implements ModernCall {
     // Almost all results are spelled like this, and need not be read any further.
     const span = message.resultSpans?.resultType
     const type = span === undefined || message.text(span) === '"complete"' ? undefined : message.string(span)
-    if (type === 'input_required') this.#call.answer(this.#wrapped(message))
+    if (type === 'input_required') this.#answerWrapped(message)
     else if (type === 'task') this.#answerTask(message)
     else if (this.message.method === 'server/discover') this.#call.answer(ourVersions(message))
     else this.#call.answer(message)
+  }
+
+  #answerWrapped(message: Message): void {
+    let wrapped: Message
+    try {
+      wrapped = this.#wrapped(message)
+    } catch (thrown) {
+      this.#call.fail(SidecarError.from(thrown))
+      return
+    }
+    this.#call.answer(wrapped)
   }
 
   #wrapped(message: Message): Message {
@@ -144,19 +150,32 @@ class RelayedCall implements ModernCall {
 
   #answerTask(message: Message): void {
     if (!declaresExtension(this.message, tasksExtension)) {
-      const requiredCapabilities = { extensions: { [tasksExtension]: {} } }
-      this.#call.fail(
-        new SidecarError('ERR_CAPABILITY', {
-          detail: 'the server made a task',
-          data: { requiredCapabilities },
-        }),
-      )
+      this.#call.fail(needsTasks('the server made a task'))
       return
     }
     const id = message.string(member(message.bytes, message.result, 'taskId'))
     if (id !== undefined) this.#context.tasks.add(id, this.principal.id)
     this.#call.answer(message)
   }
+}
+
+function needsTasks(detail: string): SidecarError {
+  const requiredCapabilities = { extensions: { [tasksExtension]: {} } }
+  return new SidecarError('ERR_CAPABILITY', { detail, data: { requiredCapabilities } })
+}
+
+/** @throws ERR_INVALID_REQUEST where readers could differ in what is listened for */
+function listenedTasks(message: Message): string[] {
+  const wishes = message.paramSpans.notifications
+  if (wishes === undefined) return []
+  const alike = members(message.bytes, wishes).filter(
+    ({ key }) => key.toUpperCase().toLowerCase().split('\0', 1)[0] === 'taskids',
+  )
+  if (alike.length > 1 || alike.some(({ key }) => key !== 'taskIds')) {
+    throw new SidecarError('ERR_INVALID_REQUEST', { detail: 'taskIds stands twice, or in unusual letters' })
+  }
+  const ids = alike.flatMap(({ value }) => elements(message.bytes, value).map((each) => message.string(each)))
+  return ids.filter((id) => id !== undefined)
 }
 
 /** Only versions that are served here: one that is listed invites requests that claim it (D9). */

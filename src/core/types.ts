@@ -248,6 +248,7 @@ export interface StatelessServer {
 
 /** Makes handles that clients keep for us: unreadable, unforgeable (D17). Implemented by bridge/. */
 export interface Seal {
+  /** @throws ERR_UPSTREAM_MESSAGE beyond 1 MiB */
   seal(state: object): string
   /** What was sealed, or undefined for anything else. */
   open(text: string): unknown

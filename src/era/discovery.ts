@@ -4,6 +4,7 @@ import { elements, insertion, member } from '../core/json.ts'
 import type { Message } from '../core/jsonrpc.ts'
 import { modernVersions } from '../core/mcp.ts'
 import type { InitializeResult } from '../core/types.ts'
+import { textAsBinary } from '../core/wire.ts'
 
 /** A DiscoverResult from what the server said when it was initialized. */
 export function discoverResult({ capabilities, instructions, serverInfo }: InitializeResult): object {
@@ -93,5 +94,6 @@ export function tagged(message: Message, subscriptionId: string): Message {
   }
   const whole = { start: bytes.indexOf(0x7b), end: bytes.length }
   if (params === undefined) return message.edited(insertion(bytes, whole, `"params":{"_meta":{${tag}}}`))
-  return message
+  // A _meta that is no object holds nothing to keep.
+  return meta === undefined ? message : message.edited({ ...meta, text: textAsBinary(`{${tag}}`) })
 }

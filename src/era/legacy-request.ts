@@ -1,5 +1,6 @@
 import { members, removal } from '../core/json.ts'
 import type { Message } from '../core/jsonrpc.ts'
+import { isInteractive } from '../core/mcp.ts'
 import { metaPrefix } from '../core/message.ts'
 import type { Edit } from '../core/wire.ts'
 
@@ -19,10 +20,12 @@ export function asLegacyRequest(message: Message): Message {
   if (paramSpans._meta !== undefined && message.metaSpans !== undefined) {
     edits.push(...removal(members(bytes, paramSpans._meta), ({ key }) => envelope.has(key)))
   }
+  // Of methods that are not known here they may be the method's own.
   if (
-    paramSpans.inputResponses !== undefined ||
-    paramSpans.requestState !== undefined ||
-    paramSpans.task !== undefined
+    isInteractive(message.method) &&
+    (paramSpans.inputResponses !== undefined ||
+      paramSpans.requestState !== undefined ||
+      paramSpans.task !== undefined)
   ) {
     edits.push(...removal(members(bytes, params), ({ key }) => modernParams.has(key)))
   }

@@ -76,7 +76,8 @@ export function asModernResult(
 /** Tools that can only run as tasks are left out, and of the others what they say about tasks (protocol: tasks). */
 function withoutTasks(message: Message): Edit[] {
   const { bytes } = message
-  if (!bytes.includes('"execution"')) return []
+  // A name may be spelled with escapes.
+  if (!bytes.includes('execution') && !bytes.includes('\\u')) return []
   const tools = member(bytes, message.result, 'tools')
   if (tools === undefined) return []
   const all = elements(bytes, tools)
@@ -94,17 +95,18 @@ function taskSupport(message: Message, tool: Span): string | undefined {
   return message.string(member(message.bytes, execution, 'taskSupport'))
 }
 
-const resourceNotFound = '-32002'
+const resourceNotFound = -32002
 const invalidParams = '-32602'
 const internalError = '-32603'
+const urlsRequired = -32042
 /** Codes to which 2026-07-28 gives a meaning that a legacy server cannot have had in mind. */
-const modernCodes = new Set(['-32020', '-32021', '-32022', '-32042'])
+const modernCodes = new Set([-32020, -32021, -32022, urlsRequired])
 
 function asModernError(message: Message, request: Message): Message {
   const { bytes } = message
   const at = member(bytes, message.error, 'code')
   if (at === undefined) return message
-  const code = message.text(at)
+  const code = Number(message.text(at))
   if (modernCodes.has(code)) return message.edited({ ...at, text: internalError })
   if (code !== resourceNotFound) return message
   const edits: Edit[] = [{ ...at, text: invalidParams }]
@@ -124,5 +126,5 @@ function asModernError(message: Message, request: Message): Message {
 export function asksForUrls(message: Message): boolean {
   if (!message.isError) return false
   const at = member(message.bytes, message.error, 'code')
-  return at !== undefined && message.text(at) === '-32042'
+  return at !== undefined && Number(message.text(at)) === urlsRequired
 }

@@ -5,7 +5,7 @@
  */
 import type { Capabilities } from '../core/envelope.ts'
 import { SidecarError } from '../core/errors.ts'
-import type { Message } from '../core/jsonrpc.ts'
+import { type Message, valueKey } from '../core/jsonrpc.ts'
 import { maxQuestions, missingCapability, type Question } from './questions.ts'
 
 export interface ParkedCall {
@@ -20,6 +20,8 @@ export interface ParkedCall {
   readonly questions: number
   /** Not answered yet. */
   readonly open: readonly Question[]
+  /** Keys that the client was shown last; it cannot answer others. */
+  readonly shown: readonly string[]
   /** What the client declared with its last request. */
   readonly declared: Capabilities
   /** The server's last word, which came while no request of the client waited. */
@@ -32,7 +34,7 @@ export type Ending = { readonly message: Message } | { readonly error: SidecarEr
 export type ParkedEvent =
   /** The question has the key {@link nextKey}. */
   | { readonly type: 'asked'; readonly question: Question }
-  | { readonly type: 'withdrawn'; readonly idText: string }
+  | { readonly type: 'withdrawn'; readonly idKey: string }
   | { readonly type: 'windowOver' }
   | {
       readonly type: 'retried'
@@ -64,7 +66,7 @@ type Step = readonly [ParkedCall, readonly ParkedEffect[]]
 export const maxRounds = 50
 
 export function startParked(declared: Capabilities): ParkedCall {
-  return { phase: 'running', round: 0, questions: 0, open: [], declared, held: undefined }
+  return { phase: 'running', round: 0, questions: 0, open: [], shown: [], declared, held: undefined }
 }
 
 /** The key for the call's next question. */
@@ -78,7 +80,7 @@ export function step(state: ParkedCall, event: ParkedEvent): Step {
     case 'asked':
       return asked(state, event.question)
     case 'withdrawn':
-      return withdrawn(state, event.idText)
+      return withdrawn(state, event.idKey)
     case 'windowOver':
       return state.phase === 'asking' ? ask(state) : [state, []]
     case 'retried':
@@ -97,7 +99,8 @@ export function step(state: ParkedCall, event: ParkedEvent): Step {
 function asked(state: ParkedCall, question: Question): Step {
   const { idText } = question
   // A server may not use an id twice, nor ask without end; it gets an error for it, not the client.
-  if (state.open.length >= maxQuestions || state.open.some((each) => each.idText === idText)) {
+  const twice = idText !== undefined && state.open.some((each) => isAskedAs(each, valueKey(idText)))
+  if (state.open.length >= maxQuestions || twice) {
     return [state, idText === undefined ? [] : [{ do: 'refuse', idText }]]
   }
   const next = { ...state, questions: state.questions + 1, open: [...state.open, question] }
@@ -109,8 +112,13 @@ function asked(state: ParkedCall, question: Question): Step {
   return [{ ...next, phase: 'asking' }, [{ do: 'openWindow' }]]
 }
 
-function withdrawn(state: ParkedCall, idText: string): Step {
-  const open = state.open.filter((each) => each.idText !== idText)
+/** Ids are the same however they are spelled. */
+function isAskedAs({ idText }: Question, idKey: string): boolean {
+  return idText !== undefined && valueKey(idText) === idKey
+}
+
+function withdrawn(state: ParkedCall, idKey: string): Step {
+  const open = state.open.filter((each) => !isAskedAs(each, idKey))
   const phase = state.phase === 'asking' && open.length === 0 ? 'running' : state.phase
   return [{ ...state, phase, open }, []]
 }
@@ -118,7 +126,10 @@ function withdrawn(state: ParkedCall, idText: string): Step {
 function ask(state: ParkedCall): Step {
   const round = state.round + 1
   if (round > maxRounds) return giveUp(state, 'too many rounds', new SidecarError('ERR_ROUNDS'))
-  return [{ ...state, phase: 'parked', round }, [{ do: 'ask', questions: state.open, round }]]
+  return [
+    { ...state, phase: 'parked', round, shown: state.open.map(({ key }) => key) },
+    [{ do: 'ask', questions: state.open, round }],
+  ]
 }
 
 function retried(before: ParkedCall, answers: ReadonlyMap<string, string>, declared: Capabilities): Step {
@@ -129,7 +140,7 @@ function retried(before: ParkedCall, answers: ReadonlyMap<string, string>, decla
   const told: ParkedEffect[] = []
   const open: Question[] = []
   for (const question of state.open) {
-    const result = answers.get(question.key)
+    const result = state.shown.includes(question.key) ? answers.get(question.key) : undefined
     if (result === undefined || question.idText === undefined) open.push(question)
     else told.push({ do: 'tell', idText: question.idText, result })
   }

@@ -66,14 +66,14 @@ export function urlQuestions(error: Message): Question[] | undefined {
   const data = member(bytes, error.error, 'data')
   const entries = member(bytes, data, 'elicitations')
   if (entries === undefined) return undefined
-  const questions = elements(bytes, entries).flatMap((entry, i): Question[] => {
+  const texts = elements(bytes, entries).flatMap((entry): string[] => {
     const url = error.string(member(bytes, entry, 'url'))
     const message = error.string(member(bytes, entry, 'message')) ?? ''
     if (url === undefined) return []
-    const text = JSON.stringify({ method: 'elicitation/create', params: { mode: 'url', message, url } })
-    return [urlQuestion(`q${i + 1}`, text)]
+    return [JSON.stringify({ method: 'elicitation/create', params: { mode: 'url', message, url } })]
   })
-  return questions.length === 0 ? undefined : questions.slice(0, maxQuestions)
+  if (texts.length === 0) return undefined
+  return texts.slice(0, maxQuestions).map((text, i) => urlQuestion(`q${i + 1}`, text))
 }
 
 /** @param text the input request as JSON text */
@@ -140,9 +140,4 @@ export function inputRequired(questions: readonly Question[], requestState: stri
   const requests = questions.map(({ key, text }) => `${JSON.stringify(key)}:${text}`).join(',')
   const state = JSON.stringify(requestState)
   return `{"resultType":"input_required","inputRequests":{${requests}},"requestState":${state}}`
-}
-
-/** A response of a client to a request of the server, as the bytes of a message. */
-export function responseText(idText: string, resultText: string): string {
-  return `{"jsonrpc":"2.0","id":${idText},"result":${resultText}}`
 }

@@ -38,6 +38,8 @@ export class GroupProcess {
   guests = 0
   /** Monotonic milliseconds. */
   lastUsed: number
+  /** It has served somebody to the end. */
+  proved = false
   readonly #context: ProcessContext
   readonly #events: GroupProcessEvents
   #level: string | undefined
@@ -61,7 +63,7 @@ export class GroupProcess {
       (server) => {
         // Whatever it asks because it was initialized comes before its answer to this, and is no call's.
         this.request('ping', {}, () => {
-          if (this.server !== undefined) return
+          if (this.server !== undefined || link.ended !== undefined) return
           this.server = server
           this.#events.onReady()
         })

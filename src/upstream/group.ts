@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { SidecarError } from '../core/errors.ts'
 import type { Message } from '../core/jsonrpc.ts'
-import { localRefusal, localResult } from '../core/local.ts'
+import { localRefusal, trustedResult } from '../core/local.ts'
 import type { CallHandle, CallLease, LeaseWish, Timer, UpstreamCall, UpstreamOwner } from '../core/types.ts'
 import { GroupLease } from './group-lease.ts'
 import { GroupProcess } from './group-process.ts'
@@ -98,6 +98,7 @@ export class Group {
     this.#listeners.delete(lease)
     const { child } = lease
     if (child !== undefined) {
+      if (child.link.ended === undefined) child.proved = true
       child.lastUsed = this.#context.clock.now()
       child.vacate(lease)
     }
@@ -156,7 +157,7 @@ export class Group {
     const guest = use === 'unasked' && !this.#options.habits.asks
     let best: GroupProcess | undefined
     for (const each of this.#processes) {
-      if (each.server === undefined) continue
+      if (each.server === undefined || each.link.ended !== undefined) continue
       if (anyVisitor) {
         if (each.tenant === undefined) return each
         best ??= each
@@ -180,8 +181,16 @@ export class Group {
     child.lastUsed = this.#context.clock.now()
     child.occupy(lease, this.#options.habits.asks)
     if (call.message.method === 'initialize') {
-      queueMicrotask(() => call.answer(localResult('0', child.server ?? {})))
-      return noHandle
+      let wanted = true
+      queueMicrotask(() => {
+        if (wanted) call.answer(trustedResult('0', JSON.stringify(child.server ?? {})))
+      })
+      return {
+        cancel: () => {
+          wanted = false
+        },
+        waitForInput: () => {},
+      }
     }
     if (lease.wish.logLevel !== undefined) child.setLevel(lease.wish.logLevel)
     return child.link.call(call, lease)
@@ -218,6 +227,7 @@ export class Group {
     try {
       link = this.#source.take()
     } catch (thrown) {
+      if (SidecarError.from(thrown).code === 'ERR_OVERLOADED' && this.#endSuspected()) return this.#start()
       this.#full(SidecarError.from(thrown))
       return false
     }
@@ -234,7 +244,9 @@ export class Group {
 
   /** With a process that is at work now, those who wait may get that; without one they get the reason. */
   #full(error: SidecarError): void {
-    if (this.#processes.some(({ tenant }) => tenant?.parked !== true)) return
+    const works = ({ tenant, guests, suspected }: GroupProcess): boolean =>
+      tenant === undefined ? guests > 0 || !suspected : !tenant.parked
+    if (this.#processes.some(works)) return
     this.#waiting.fail(error)
   }
 
@@ -254,7 +266,6 @@ export class Group {
   }
 
   #ready(child: GroupProcess): void {
-    this.#failures = 0
     const uris = new Set([...this.#listeners].flatMap(({ uris: own }) => [...own]))
     for (const uri of uris) child.request('resources/subscribe', { uri })
     this.#dispatch()
@@ -264,10 +275,9 @@ export class Group {
     const at = this.#processes.indexOf(child)
     if (at < 0) return
     this.#processes.splice(at, 1)
-    if (child.server === undefined) {
-      this.#failures++
-      if (this.#processes.length === 0) this.#waiting.fail(error)
-    }
+    // One that has served is worth a new start at once; one that falls over by itself is not, again and again.
+    this.#failures = child.proved ? 0 : this.#failures + 1
+    if (child.server === undefined && this.#processes.length === 0) this.#waiting.fail(error)
     if (this.#closed || this.#listeners.size + this.#waiting.size === 0) return
     const pauseMs = backoffMs(this.#failures, Math.random())
     if (pauseMs === 0) {

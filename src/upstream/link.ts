@@ -90,7 +90,7 @@ export class Link {
     this.#reader = new LineReader(options.maxMessageBytes)
     this.process = new ServerProcess(command, context, (reason) => this.#end(reason))
     this.process.stdout.on('data', (chunk: Buffer) => {
-      this.#reader.push(chunk, (line) => this.#read(line))
+      this.#reader.push(chunk, (line) => this.#guarded(line))
     })
   }
 
@@ -227,6 +227,16 @@ export class Link {
     }
     stdin.write(small, 'latin1')
     if (large.length > 0) stdin.uncork()
+  }
+
+  /** Whatever a server says, and whatever it makes us do, must not end the sidecar. */
+  #guarded(line: Line | Overlong): void {
+    try {
+      this.#read(line)
+    } catch (err) {
+      this.context.metrics.dropped('internal_error')
+      this.context.log.error({ pid: this.process.pid, err }, 'a message of the server could not be handled')
+    }
   }
 
   #read(line: Line | Overlong): void {

@@ -3,6 +3,7 @@ import t from 'tap'
 import type { Capabilities } from '../../src/core/envelope.ts'
 import { type ErrorCode, SidecarError } from '../../src/core/errors.ts'
 import type { Message } from '../../src/core/jsonrpc.ts'
+import { valueKey } from '../../src/core/jsonrpc.ts'
 import { messageOf } from '../../src/core/local.ts'
 import {
   type Ending,
@@ -45,7 +46,7 @@ const asks =
 const windowOver: ParkedEvent = { type: 'windowOver' }
 const left: ParkedEvent = { type: 'left' }
 const expired: ParkedEvent = { type: 'expired' }
-const withdraws = (idText: string): ParkedEvent => ({ type: 'withdrawn', idText })
+const withdraws = (idText: string): ParkedEvent => ({ type: 'withdrawn', idKey: valueKey(idText) })
 const retries = (answers: Record<string, string>, declared: Capabilities = everything): ParkedEvent => ({
   type: 'retried',
   answers: new Map(Object.entries(answers)),
@@ -416,7 +417,7 @@ class Watched {
   withdraw(which: number): void {
     const idText = String(which)
     if (this.fates.get(idText) === 'open') this.fates.set(idText, 'withdrawn')
-    this.feed({ type: 'withdrawn', idText })
+    this.feed({ type: 'withdrawn', idKey: valueKey(idText) })
   }
 
   retry(answers: ReadonlyMap<string, string>, declared: Capabilities): void {

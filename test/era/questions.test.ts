@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { messageOf } from '../../src/core/local.ts'
+import { messageOf, trustedResult } from '../../src/core/local.ts'
 import { maxDepth } from '../../src/core/scan.ts'
 import {
   allNeeds,
@@ -11,7 +11,6 @@ import {
   missingCapability,
   type Question,
   questionOf,
-  responseText,
   urlQuestions,
 } from '../../src/era/questions.ts'
 import { type Json, membersAt } from '../support/modern-calls.ts'
@@ -141,7 +140,7 @@ t.test('a question of any depth fits into the answer that carries it', async (t)
   // The deepest that a server may send.
   const question = asked('elicitation/create', `{"a":${nested(maxDepth - 2)}}`) as Question
   const result = inputRequired([question], 's')
-  t.doesNotThrow(() => messageOf(`{"jsonrpc":"2.0","id":0,"result":${result}}`))
+  t.doesNotThrow(() => JSON.parse(trustedResult('0', result).wire as string))
 })
 
 const retry = (responses: string): ReturnType<typeof messageOf> =>
@@ -223,10 +222,10 @@ t.test('an answer that was taken can be told the server', async (t) => {
   ]
   for (const each of odd) {
     for (const [, text] of answersOf(retry(`{"q1":${each}}`), three))
-      t.doesNotThrow(() => messageOf(responseText('7', text)), each)
+      t.match(Buffer.from(trustedResult('7', text).wire as string, 'latin1').toString(), text, each)
   }
   t.equal(
-    responseText('"\\u0061"', '{ "action":"accept" , "n":1.0}'),
+    trustedResult('"\\u0061"', '{ "action":"accept" , "n":1.0}').wire,
     '{"jsonrpc":"2.0","id":"\\u0061","result":{ "action":"accept" , "n":1.0}}',
   )
 })

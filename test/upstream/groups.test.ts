@@ -381,7 +381,7 @@ t.test('a server that does not start fails who waits, with the reason', async (t
 })
 
 t.test('a server that falls over again and again is not restarted at once each time', async (t) => {
-  const { listen, started } = start(t, { server: ['--exit-after-init=0'] })
+  const { listen, started } = start(t, { server: ['--exit-after-init=150'] })
   listen()
   await until(() => started() >= 2, 'it was restarted', 15_000)
   await sleep(3000)
