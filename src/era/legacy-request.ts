@@ -1,6 +1,6 @@
 import { members, removal } from '../core/json.ts'
 import type { Message } from '../core/jsonrpc.ts'
-import { isInteractive } from '../core/mcp.ts'
+import { isInteractive, mayAsk } from '../core/mcp.ts'
 import { metaPrefix } from '../core/message.ts'
 import type { Edit } from '../core/wire.ts'
 
@@ -22,7 +22,7 @@ export function asLegacyRequest(message: Message): Message {
   }
   // Of methods that are not known here they may be the method's own.
   if (
-    isInteractive(message.method) &&
+    isKnown(message.method) &&
     (paramSpans.inputResponses !== undefined ||
       paramSpans.requestState !== undefined ||
       paramSpans.task !== undefined)
@@ -31,4 +31,8 @@ export function asLegacyRequest(message: Message): Message {
   }
   if (edits.length > 1) edits.sort((a, b) => a.start - b.start)
   return message.edited(...edits)
+}
+
+function isKnown(method: string): boolean {
+  return isInteractive(method) || !mayAsk(method)
 }
