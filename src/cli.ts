@@ -145,7 +145,7 @@ async function run(terminal: Terminal, flags: Flags, command: readonly string[])
   watching.close()
   await sidecar.stop()
   log.info({}, 'stopped')
-  log.flush()
+  await log.flush()
   return exitCodes.ok
 }
 

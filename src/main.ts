@@ -24,6 +24,7 @@ import { checkOrigin, type HostAndOrigin, hostAndOrigin } from './listen/origin.
 import { listen } from './listen/server.ts'
 import { type UpgradeReceived, webSocket } from './listen/websocket.ts'
 import { observeCalls } from './observe/calls.ts'
+import { guarded, systemClock } from './observe/clock.ts'
 import type { SidecarLogger } from './observe/logger.ts'
 import { createMetrics } from './observe/metrics.ts'
 import { buildServer, type Server } from './server.ts'
@@ -78,7 +79,7 @@ const drainCheckMs = 20
 
 export async function startSidecar(config: Config, context: SidecarContext): Promise<Sidecar> {
   const { log } = context
-  const clock = context.clock ?? systemClock
+  const clock = guarded(context.clock ?? systemClock, log)
   const reaper = new Reaper(log)
   let draining = false
   /** Of before a reload; their processes end with the sessions that use them. */
@@ -292,7 +293,12 @@ function sealOf(file: string): Seal {
   } catch (thrown) {
     throw new StartError(thrown instanceof Error ? thrown.message : String(thrown))
   }
-  if (key.length < 32) throw new StartError(`${file} must hold at least 32 bytes (server.stateKeyFile)`)
+  if (key.length < 32) {
+    const hint = '`openssl rand -out FILE 32` makes one'
+    throw new StartError(
+      `server.stateKeyFile: ${file} holds ${key.length} bytes; it takes at least 32 (${hint})`,
+    )
+  }
   return createSeal(key)
 }
 
@@ -324,14 +330,4 @@ function wait(ms: number): Promise<void> {
   return new Promise((resolve) => {
     setTimeout(resolve, ms)
   })
-}
-
-/** Monotonic time and timers that keep no process alive. */
-export const systemClock: Clock = {
-  now: () => performance.now(),
-  epoch: () => Date.now(),
-  after: (ms, then) => {
-    const timer = setTimeout(then, ms).unref()
-    return { refresh: () => void timer.refresh(), cancel: () => clearTimeout(timer) }
-  },
 }

@@ -33,7 +33,11 @@ export interface DiscoveredServer extends StatelessServer {
    *
    * @returns stops it
    */
-  attend(principal: Principal, onListChanged: (message: Message) => void): () => void
+  attend(
+    principal: Principal,
+    onListChanged: (message: Message) => void,
+    onEnd: (error: SidecarError) => void,
+  ): () => void
 }
 
 export interface BridgeContext {
@@ -96,7 +100,11 @@ class SessionBridge implements Upstream, RoundsHome, ListeningHome {
     this.clock = context.clock
     this.metrics = context.metrics
     this.#log = context.log
-    this.#stopAttending = server.attend(owner.principal, (message) => this.#listChanged(message))
+    this.#stopAttending = server.attend(
+      owner.principal,
+      (message) => this.#listChanged(message),
+      (error) => owner.onEnd(error),
+    )
   }
 
   get principal(): Principal {
@@ -104,7 +112,7 @@ class SessionBridge implements Upstream, RoundsHome, ListeningHome {
   }
 
   get queuedBytes(): number {
-    return this.server.queuedBytes
+    return this.server.queuedBytesOf(this.principal)
   }
 
   get envelope(): readonly string[] {

@@ -179,8 +179,9 @@ export class Listening {
     stream.timer = clock.after(Math.min(acknowledgeMs, ...patience), () =>
       this.feed({ type: 'silent', listen }),
     )
-    const message = messageOf(listenRequest(this.#home.listenEnvelope, { resourceSubscriptions: uris }))
     try {
+      // What a client declares may be too deep to stand in an envelope.
+      const message = messageOf(listenRequest(this.#home.listenEnvelope, { resourceSubscriptions: uris }))
       stream.handle = server.call(new ListenCall(listen, message, this, this.#home.principal))
     } catch (thrown) {
       this.ended(listen, SidecarError.from(thrown))

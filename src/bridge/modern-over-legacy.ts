@@ -12,6 +12,7 @@ import type {
   InitializeResult,
   Metrics,
   ModernCall,
+  Principal,
   Seal,
   StatelessServer,
 } from '../core/types.ts'
@@ -73,8 +74,8 @@ export class LegacyBehindModern implements StatelessServer, InteractiveHome {
     this.#used = new UsedOnce(context.clock)
   }
 
-  get queuedBytes(): number {
-    return this.#pool.queuedBytes
+  queuedBytesOf(principal: Principal): number {
+    return this.#pool.queuedBytesOf(principal)
   }
 
   /** Calls whose clients have been asked and have not come back. */
@@ -97,7 +98,7 @@ export class LegacyBehindModern implements StatelessServer, InteractiveHome {
     if (method === 'subscriptions/listen') {
       return new LegacySubscription(call, this.#pool)
     }
-    // The dialects of tasks cannot be told apart by a server that knows one of them (protocol: tasks).
+    // The dialects of tasks cannot be told apart by a server that knows one of them.
     if (method.startsWith('tasks/')) throw new SidecarError('ERR_METHOD_UNKNOWN', { detail: method })
     if (!mayAsk(method))
       return new PlainCall(call, this.#pool, (answer, server) => this.#result(answer, call, server))

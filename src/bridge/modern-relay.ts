@@ -27,6 +27,9 @@ export interface RelayContext {
 /** How long a client may take to come back with a server's requestState. Milliseconds. */
 const wrappedMs = 60 * 60 * 1000
 
+/** They are remembered. Characters. */
+const maxTaskId = 1024
+
 const noHandle: CallHandle = Object.freeze({ cancel: () => {}, waitForInput: () => {} })
 
 /**
@@ -43,8 +46,8 @@ export class ModernRelay implements StatelessServer {
     this.#context = context
   }
 
-  get queuedBytes(): number {
-    return this.#server.queuedBytes
+  queuedBytesOf(principal: Principal): number {
+    return this.#server.queuedBytesOf(principal)
   }
 
   call(call: ModernCall): CallHandle {
@@ -154,7 +157,11 @@ class RelayedCall implements ModernCall {
       return
     }
     const id = message.string(member(message.bytes, message.result, 'taskId'))
-    if (id !== undefined) this.#context.tasks.add(id, this.principal.id)
+    if (id === undefined || id.length > maxTaskId) {
+      this.#call.fail(new SidecarError('ERR_UPSTREAM_MESSAGE', { detail: 'a task without a usable taskId' }))
+      return
+    }
+    this.#context.tasks.add(id, this.principal.id)
     this.#call.answer(message)
   }
 }
@@ -178,7 +185,7 @@ function listenedTasks(message: Message): string[] {
   return ids.filter((id) => id !== undefined)
 }
 
-/** Only versions that are served here: one that is listed invites requests that claim it (D9). */
+/** Only versions that are served here: one that is listed invites requests that claim it. */
 function ourVersions(message: Message): Message {
   const at = member(message.bytes, message.result, 'supportedVersions')
   if (at === undefined) return message

@@ -8,6 +8,7 @@ import type {
   Logger,
   ModernCall,
   Pool,
+  Principal,
   StatelessServer,
   Timer,
   Upstream,
@@ -50,7 +51,7 @@ const doubtMs = 5000
 
 /**
  * The MCP server behind the sidecar, whichever era it speaks: a modern one is spoken to in the modern way whatever its
- * clients speak (D8). With `auto` a probe finds out; until it has, nothing can be sent.
+ * clients speak. With `auto` a probe finds out; until it has, nothing can be sent.
  */
 export class ServerBehind<F extends Finding> implements Pool, StatelessServer, Lifecycle {
   readonly #makers: Makers<F>
@@ -130,6 +131,10 @@ export class ServerBehind<F extends Finding> implements Pool, StatelessServer, L
       }
       this.#find()
     }
+  }
+
+  queuedBytesOf(principal: Principal): number {
+    return this.#faces?.stateless.queuedBytesOf(principal) ?? 0
   }
 
   lease(owner: UpstreamOwner): Upstream {

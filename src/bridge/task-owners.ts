@@ -1,14 +1,14 @@
 /** Of one principal; the oldest make way. */
 const maxTasks = 1000
 
-/** Whose task each task is, so that nobody else can read, feed or cancel it (D19). */
+/** Whose task each task is, so that nobody else can read, feed or cancel it. */
 export class TaskOwners {
   /** Task ids by principal id, in the order they came. */
   readonly #tasks = new Map<string, Set<string>>()
 
   add(taskId: string, principalId: string): void {
-    // An id that two principals got is nobody's secret any more; it stays with the first.
-    for (const [owner, tasks] of this.#tasks) if (owner !== principalId && tasks.has(taskId)) return
+    // A server that started again may use an id again; its task is the one that it told of last.
+    for (const [owner, tasks] of this.#tasks) if (owner !== principalId) tasks.delete(taskId)
     let own = this.#tasks.get(principalId)
     if (own === undefined) {
       own = new Set()

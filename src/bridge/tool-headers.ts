@@ -63,7 +63,7 @@ interface Page {
 
 /**
  * Compares the `Mcp-Param-*` headers of a tool call with its arguments. Which ones a tool has is known from the
- * server's own list of tools, asked for before the first call (D27). Where there is no list no rules apply: the
+ * server's own list of tools, asked for before the first call. Where there is no list no rules apply: the
  * headers speak to others on the way, and the body alone decides what is done.
  */
 export class ToolHeaders {

@@ -13,7 +13,7 @@ interface ErrorRow {
   readonly close: number
   /** What the client reads; names no internals. */
   readonly sentence: string
-  /** The answer of a call rather than a refusal of it: HTTP 200 once the request id is known (D32). */
+  /** The answer of a call rather than a refusal of it: HTTP 200 once the request id is known. */
   readonly inBand: boolean
 }
 

@@ -79,19 +79,32 @@ export function insertion(bytes: Buffer, object: Span, text: string): Edit {
 
 /** The value at `span` as text that is the same for equal values: members sorted, no white space, one spelling. */
 export function canonical(bytes: Buffer, span: Span, leaveOut?: (key: string) => boolean): string {
-  const first = bytes[span.start]
+  return canonicalValue(new Scanner(bytes, span.start, span.end), leaveOut)
+}
+
+// One pass, whatever the depth. Texts are added, not joined: a join would copy what is below at every level.
+function canonicalValue(scanner: Scanner, leaveOut?: (key: string) => boolean): string {
+  const first = scanner.peek()
   if (first === 0x7b) {
-    const parts = members(bytes, span)
-      .filter(({ key }) => leaveOut?.(key) !== true)
-      .sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : a.start - b.start))
-    return `{${parts.map(({ key, value }) => `${JSON.stringify(key)}:${canonical(bytes, value)}`).join(',')}}`
+    const parts: { readonly key: string; readonly text: string }[] = []
+    scanner.object((key) => {
+      if (leaveOut?.(key) === true) scanner.skip()
+      else parts.push({ key, text: canonicalValue(scanner) })
+    })
+    parts.sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0))
+    let text = '{'
+    for (const part of parts) text += `${text === '{' ? '' : ','}${JSON.stringify(part.key)}:${part.text}`
+    return `${text}}`
   }
   if (first === 0x5b) {
-    return `[${elements(bytes, span)
-      .map((each) => canonical(bytes, each))
-      .join(',')}]`
+    let text = '['
+    scanner.array(() => {
+      text += (text === '[' ? '' : ',') + canonicalValue(scanner)
+    })
+    return `${text}]`
   }
-  const text = bytes.toString('utf8', span.start, span.end)
+  const { start, end } = scanner.span()
+  const text = scanner.bytes.toString('utf8', start, end)
   if (first === 0x22) return JSON.stringify(JSON.parse(text))
   const number = Number(text)
   // What JavaScript cannot hold exactly stays as it was spelled.

@@ -1,6 +1,6 @@
 /** What the sidecar knows of MCP's methods and versions. Unknown methods pass through untouched. */
 
-/** Protocol versions of the handshake era that both legs accept, newest first (D10). */
+/** Protocol versions of the handshake era that both legs accept, newest first. */
 export const legacyVersions = ['2025-11-25', '2025-06-18', '2025-03-26', '2024-11-05'] as const
 export const latestLegacyVersion = legacyVersions[0]
 
@@ -8,7 +8,7 @@ export function isLegacyVersion(version: string): boolean {
   return (legacyVersions as readonly string[]).includes(version)
 }
 
-/** Revisions without a handshake, newest first: what is advertised to modern clients and asked of modern servers (D9). */
+/** Revisions without a handshake, newest first: what is advertised to modern clients and asked of modern servers. */
 export const modernVersions = ['2026-07-28'] as const
 export const latestModernVersion = modernVersions[0]
 

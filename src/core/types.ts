@@ -44,7 +44,7 @@ export type Era = 'legacy' | 'modern'
 
 /** What the messages of one WebSocket have in common. */
 export interface Connection {
-  /** Fixed by the first message that settles it (D25). */
+  /** Fixed by the first message that settles it. */
   era: Era | undefined
 }
 
@@ -191,7 +191,7 @@ export interface Lifecycle {
 export interface LeaseWish {
   /**
    * `exclusive`: no other call during which the server may ask runs there meanwhile; legacy servers do not say on
-   * whose behalf they ask (D13). `unasked`: the same, but its client could not be asked anything; until a server has
+   * whose behalf they ask. `unasked`: the same, but its client could not be asked anything; until a server has
    * shown that it asks at all, such calls run beside each other. `shared`: for a call during which no server asks.
    * `listening`: for what the server says of its own accord.
    */
@@ -219,7 +219,8 @@ export interface CallLease extends Upstream {
 /** Gives calls that stand alone a legacy process. Implemented by upstream/. */
 export interface CallPool {
   lease(owner: UpstreamOwner, wish: LeaseWish): CallLease
-  readonly queuedBytes: number
+  /** Bytes that wait to be read by the processes that serve this principal. */
+  queuedBytesOf(principal: Principal): number
 }
 
 /** What a modern server says of itself (2026-07-28, server/discover); unknown members are kept. */
@@ -242,11 +243,11 @@ export interface ModernCall extends UpstreamCall {
 /** A server as modern clients see it, whichever era it speaks itself. Implemented by upstream/ and bridge/. */
 export interface StatelessServer {
   call(call: ModernCall): CallHandle
-  /** Bytes that wait for the server to read them. */
-  readonly queuedBytes: number
+  /** Bytes that wait to be read by the processes that serve this principal. */
+  queuedBytesOf(principal: Principal): number
 }
 
-/** Makes handles that clients keep for us: unreadable, unforgeable (D17). Implemented by bridge/. */
+/** Makes handles that clients keep for us: unreadable, unforgeable. Implemented by bridge/. */
 export interface Seal {
   /** @throws ERR_UPSTREAM_MESSAGE beyond 1 MiB */
   seal(state: object): string

@@ -14,7 +14,7 @@ import type { Connection, Decoded, Era, Parsed } from '../core/types.ts'
 import { checkStandardHeaders } from './headers.ts'
 
 /**
- * The layer that says in which era a message speaks, by its body first (D5), and refuses what that era does not
+ * The layer that says in which era a message speaks, by its body first, and refuses what that era does not
  * allow (2026-07-28, basic/transports/streamable-http and basic/versioning).
  *
  * @throws ERR_VERSION, ERR_HEADER_MISMATCH, ERR_ENVELOPE, ERR_PROTOCOL_VERSION, ERR_METHOD_UNKNOWN,
@@ -59,7 +59,7 @@ function checkLegacyVersion(header: string | string[] | undefined): void {
 }
 
 function checkModern({ message, transport, headers }: Parsed): void {
-  // Core defines no rules for notifications; they are accepted whatever they carry (D28).
+  // Core defines no rules for notifications; they are accepted whatever they carry.
   if (message.kind === 'notification') return
   if (message.kind === 'response') {
     throw new SidecarError('ERR_INVALID_REQUEST', { detail: 'a response; modern servers ask nothing' })

@@ -70,9 +70,17 @@ function cleaned(bytes: Buffer, declared: Span, version: string): string {
     // What is left of it would mean forms.
     (key === 'elicitation' && oldElicitation && !hasForms(text, value))
   const removals = reshaped(text, whole, goes)
-  const stays = (edit: Edit): boolean =>
-    !removals.some(({ start, end }) => edit.start >= start && edit.end <= end)
-  return spliced(text, [...removals, ...edits.filter(stays)]).toString('utf8')
+  return spliced(text, [...removals, ...outside(removals, edits)]).toString('utf8')
+}
+
+/** The edits that are not inside of what is removed; both in order, so that one pass is enough. */
+function outside(removals: readonly Edit[], edits: readonly Edit[]): Edit[] {
+  let next = 0
+  return edits.filter((edit) => {
+    while (next < removals.length && (removals[next] as Edit).end < edit.end) next++
+    const removal = removals[next]
+    return removal === undefined || edit.start < removal.start || edit.end > removal.end
+  })
 }
 
 function hasForms(bytes: Buffer, elicitation: Span): boolean {

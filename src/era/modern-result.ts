@@ -21,7 +21,7 @@ export function additionsOf(info: unknown): Additions {
   const plain = '"resultType":"complete"'
   return {
     plain,
-    // What the sidecar cannot know to be shareable is not (D29).
+    // What the sidecar cannot know to be shareable is not.
     cacheable: `${plain},"ttlMs":0,"cacheScope":"private"`,
     serverInfo: named ? `${JSON.stringify(metaKey('serverInfo'))}:${JSON.stringify(info)}` : '',
   }
@@ -73,7 +73,7 @@ export function asModernResult(
   return message.edited(...edits)
 }
 
-/** Tools that can only run as tasks are left out, and of the others what they say about tasks (protocol: tasks). */
+/** Tools that can only run as tasks are left out, and of the others what they say about tasks. */
 function withoutTasks(message: Message): Edit[] {
   const { bytes } = message
   // A name may be spelled with escapes.

@@ -1,4 +1,4 @@
-/** What a requestState holds while a client keeps it for us, and the rules by which it is accepted back (D17). */
+/** What a requestState holds while a client keeps it for us, and the rules by which it is accepted back. */
 import { createHash } from 'node:crypto'
 import { SidecarError } from '../core/errors.ts'
 import { canonical } from '../core/json.ts'

@@ -149,17 +149,22 @@ export function onceGone(response: ServerResponse, then: () => void): () => void
   return forget
 }
 
-/** Calls once when what was written to a response has left, or the response has closed. */
+/** Calls once when what was written to a response has left, or its client is gone. */
 export function onceDrained(response: ServerResponse, then: () => void): void {
-  const events = ['drain', 'finish', 'close'] as const
-  const done = (): void => {
-    if (response.writableLength > 0 && !response.destroyed) return
-    for (const event of events) response.off(event, done)
+  const events = ['drain', 'finish'] as const
+  const forget = onceGone(response, () => finish())
+  const finish = (): void => {
+    for (const event of events) response.off(event, look)
+    forget()
     then()
   }
-  if (response.destroyed) {
+  const look = (): void => {
+    if (response.writableLength === 0 || isGone(response)) finish()
+  }
+  if (isGone(response)) {
+    forget()
     then()
     return
   }
-  for (const event of events) response.on(event, done)
+  for (const event of events) response.on(event, look)
 }

@@ -26,7 +26,7 @@ export function httpSse(context: TransportContext): {
       const session = context.sessions.open(principal, 'http-sse', stream)
       streams.set(session.id, stream)
       stream.onClosed(() => streams.delete(session.id))
-      // The id names the session; what proves the caller is the credential on each POST (D24).
+      // The id names the session; what proves the caller is the credential on each POST.
       stream.event('endpoint', `/messages?sessionId=${session.id}`)
     },
     messages: async (identified) => {

@@ -17,7 +17,7 @@ const comma = Buffer.from(',')
 
 /**
  * The response to a POST: `application/json` if answers are all there is, an event stream from the moment something
- * precedes one (D23). A batch (2025-03-26) is answered with one array, or with every message on one stream.
+ * precedes one. A batch (2025-03-26) is answered with one array, or with every message on one stream.
  */
 export class PostReply {
   readonly io: Io
@@ -127,7 +127,7 @@ export class PostExchange extends Exchange {
 
   get queuedBytes(): number {
     const { response } = this.#reply.io
-    return response.destroyed ? 0 : response.writableLength
+    return isGone(response) ? 0 : response.writableLength
   }
 
   get pulse(): number {

@@ -34,7 +34,7 @@ export type UpgradeReceived = HttpReceived & Upgrading
 export type UpgradeIdentified = HttpIdentified & Upgrading
 
 /**
- * MCP over WebSocket (D25): subprotocol `mcp`, one JSON-RPC message in each text frame, stdio semantics. The session
+ * MCP over WebSocket: subprotocol `mcp`, one JSON-RPC message in each text frame, stdio semantics. The session
  * lives as long as the socket. Browsers apply no CORS here, so Origin was checked before.
  */
 export async function webSocket(context: WebSocketContext): Promise<Handler<UpgradeIdentified>> {

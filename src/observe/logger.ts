@@ -18,7 +18,7 @@ export interface LogOutput {
 export interface SidecarLogger extends Logger {
   setLevel(level: string): void
   /** Writes what is buffered; to be called before the process ends. */
-  flush(): void
+  flush(): Promise<void>
 }
 
 /**
@@ -27,6 +27,9 @@ export interface SidecarLogger extends Logger {
  *
  * @param output where readable text goes; JSON goes to the file descriptor behind stdout
  */
+/** A reader of the log that takes nothing is waited for no longer than this. Milliseconds. */
+const flushMs = 1000
+
 export function createLogger(options: LogOptions, output: LogOutput): SidecarLogger {
   const pretty = options.format === 'pretty' || (options.format === 'auto' && output.isTTY === true)
   const base = {
@@ -39,7 +42,7 @@ export function createLogger(options: LogOptions, output: LogOutput): SidecarLog
     // A terminal that was closed fails every write; the sidecar goes on without it.
     output.on?.('error', () => {})
     const logger = pino(base, { write: (line: string) => output.write(readable(line)) })
-    return wrap(logger, () => {})
+    return wrap(logger, () => Promise.resolve())
   }
   const destination = pino.destination({
     fd: 1,
@@ -50,13 +53,16 @@ export function createLogger(options: LogOptions, output: LogOutput): SidecarLog
     periodicFlush: 250,
   })
   destination.on('error', () => {})
-  return wrap(pino(base, destination), () => {
-    try {
-      destination.flushSync()
-    } catch {
-      // Nothing was written yet, or nobody reads any more.
-    }
-  })
+  // Not flushSync: where nobody reads any more it tries for ever.
+  const flush = (): Promise<void> =>
+    new Promise((resolve) => {
+      const timer = setTimeout(resolve, flushMs)
+      destination.flush(() => {
+        clearTimeout(timer)
+        resolve()
+      })
+    })
+  return wrap(pino(base, destination), flush)
 }
 
 /** `,"time":"2026-01-02T03:04:05.678Z"`; a date is formatted once a second only. */
@@ -74,7 +80,7 @@ function isoTimestamps(): () => string {
   }
 }
 
-function wrap(logger: pino.Logger, flush: () => void): SidecarLogger {
+function wrap(logger: pino.Logger, flush: () => Promise<void>): SidecarLogger {
   return {
     debug: (fields, text) => logger.debug(fields, text),
     info: (fields, text) => logger.info(fields, text),

@@ -19,7 +19,7 @@ const noBrake = { exclusive: false, pause: (): void => {}, resume: (): void => {
 
 /**
  * The calls of modern clients: of all of them over HTTP, where nothing ties one request to another, or of one
- * WebSocket, where ids are the connection's and a notification cancels (D25).
+ * WebSocket, where ids are the connection's and a notification cancels.
  */
 export class ModernClients implements ClientSession, ModernHome {
   readonly #context: ModernContext
@@ -49,7 +49,7 @@ export class ModernClients implements ClientSession, ModernHome {
     const { exchange } = admitted
     const call = new StatelessCall(admitted, this)
     const server = this.#context.server()
-    if (server.queuedBytes > this.#context.options().queueBytes) {
+    if (server.queuedBytesOf(admitted.principal) > this.#context.options().queueBytes) {
       throw new SidecarError('ERR_OVERLOADED', {
         detail: 'the server process does not read what it was sent',
         headers: { 'Retry-After': '1' },

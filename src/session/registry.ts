@@ -48,7 +48,7 @@ export class Registry implements Sessions {
 
   /**
    * The session of this id, if it belongs to this principal and transport. Otherwise the same error whether it exists or not, so
-   * that nobody learns of others' sessions (D18).
+   * that nobody learns of others' sessions.
    */
   get(id: string, principal: Principal, transport: Transport): Session {
     const session = this.#sessions.get(id)

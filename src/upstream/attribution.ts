@@ -24,7 +24,7 @@ function later(before: PendingCall | undefined, after: PendingCall): PendingCall
 
 /**
  * The same on a process that several sessions share: an answer only if every interactive call that may be running
- * belongs to one session. Guessing would show one user's question to another (D14).
+ * belongs to one session. Guessing would show one user's question to another.
  *
  * @param suspects calls given up on; they count like running ones
  * @param cleared whether a suspect can no longer matter to this owner

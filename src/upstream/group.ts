@@ -220,7 +220,11 @@ export class Group {
 
   #start(): boolean {
     if (this.#processes.length >= this.#options.maxPerPrincipal && !this.#endSuspected()) {
-      this.#full(new SidecarError('ERR_OVERLOADED', { detail: 'too many processes of one principal' }))
+      this.#full(
+        new SidecarError('ERR_OVERLOADED', {
+          detail: 'too many processes of one principal (limits.processesPerPrincipal)',
+        }),
+      )
       return false
     }
     let link: Link

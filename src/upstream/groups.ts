@@ -1,5 +1,5 @@
 import { SidecarError } from '../core/errors.ts'
-import type { CallLease, CallPool, LeaseWish, Timer, UpstreamOwner } from '../core/types.ts'
+import type { CallLease, CallPool, LeaseWish, Principal, Timer, UpstreamOwner } from '../core/types.ts'
 import { Group, type GroupOptions } from './group.ts'
 import type { Link } from './link.ts'
 import type { ProcessContext } from './process.ts'
@@ -19,7 +19,7 @@ export interface ProcessSource {
 
 /**
  * Legacy processes for calls that stand alone, as those of modern clients do: a group for each principal, so that no
- * answer of one can ever reach another's call (D13).
+ * answer of one can ever reach another's call.
  */
 export class LegacyGroups implements CallPool {
   readonly #source: ProcessSource
@@ -42,10 +42,8 @@ export class LegacyGroups implements CallPool {
     this.#sweep = sweep
   }
 
-  get queuedBytes(): number {
-    let total = 0
-    for (const group of this.#groups.values()) total += group.queuedBytes
-    return total
+  queuedBytesOf({ id }: Principal): number {
+    return this.#groups.get(id)?.queuedBytes ?? 0
   }
 
   lease(owner: UpstreamOwner, wish: LeaseWish): CallLease {

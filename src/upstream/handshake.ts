@@ -7,7 +7,7 @@ import type { Link } from './link.ts'
 import type { ProcessContext } from './process.ts'
 
 /**
- * What the sidecar declares for clients it does not know yet (D15). Roots without listChanged: whose roots changed
+ * What the sidecar declares for clients it does not know yet. Roots without listChanged: whose roots changed
  * could not be told.
  */
 export const capabilitySuperset = {

@@ -65,7 +65,7 @@ class Pending implements Deadlined, CallHandle {
 
 /**
  * One JSON-RPC link to one server process: newline framing, and correlation by ids of its own, so that callers
- * may use the same ids and progress tokens without ever meeting (D3).
+ * may use the same ids and progress tokens without ever meeting.
  */
 export class Link {
   readonly context: ProcessContext
@@ -300,7 +300,12 @@ export class Link {
       return
     }
     this.#pending.delete(id)
-    pending.call.answer(message)
+    try {
+      pending.call.answer(message)
+    } catch (thrown) {
+      // No deadline would end it any more.
+      pending.call.fail(SidecarError.from(thrown))
+    }
   }
 
   /** A message that cannot be relayed: the call it answers fails; a question is refused. */

@@ -15,7 +15,7 @@ import type { ProcessContext } from './process.ts'
 import { noHandle } from './waiting.ts'
 
 export interface ModernPoolOptions extends PoolOptions {
-  /** One process for each principal instead of one for all (D11). */
+  /** One process for each principal instead of one for all. */
   readonly perPrincipal: boolean
   /** A principal's process ends after this time without use. Milliseconds. */
   readonly idleMs: number
@@ -67,6 +67,10 @@ export class ModernPool implements StatelessServer, Lifecycle {
     return this.#all.reduce((sum, process) => sum + process.processes, 0)
   }
 
+  queuedBytesOf(principal: Principal): number {
+    return this.#members.get(this.#options.perPrincipal ? principal.id : '')?.process.queuedBytes ?? 0
+  }
+
   get queuedBytes(): number {
     return this.#all.reduce((sum, process) => sum + process.queuedBytes, 0)
   }
@@ -87,10 +91,14 @@ export class ModernPool implements StatelessServer, Lifecycle {
    *
    * @returns stops it
    */
-  attend(principal: Principal, onListChanged: (message: Message) => void): () => void {
+  attend(
+    principal: Principal,
+    onListChanged: (message: Message) => void,
+    onEnd: (error: SidecarError) => void,
+  ): () => void {
     const member = this.#memberOf(principal)
     if (member === undefined) return () => {}
-    const stop = member.process.attend(onListChanged)
+    const stop = member.process.attend(onListChanged, onEnd)
     return () => {
       stop()
       member.lastUsed = this.#context.clock.now()

@@ -3,7 +3,7 @@ import { SidecarError } from '../core/errors.ts'
 import type { Message } from '../core/jsonrpc.ts'
 import { localRefusal, localResult } from '../core/local.ts'
 import { isLoggedAt } from '../core/mcp.ts'
-import type { CallHandle, DiscoverResult, ModernCall, StatelessServer } from '../core/types.ts'
+import type { CallHandle, DiscoverResult, ModernCall } from '../core/types.ts'
 import { Link } from './link.ts'
 import type { PendingCall } from './pending.ts'
 import type { PoolOptions } from './pool.ts'
@@ -24,6 +24,7 @@ const lists = ['tools', 'prompts', 'resources'] as const
 /** Somebody who wants to hear when a list changes. */
 interface Attendant {
   readonly onListChanged: (message: Message) => void
+  readonly onEnd: (error: SidecarError) => void
 }
 
 /** How long a cancelled call may still log on behalf of its own principal. Milliseconds. */
@@ -34,7 +35,7 @@ const stopGraceMs = 2000
  * apart but ids, tokens and subscriptions. Restarted when it ends; subscriptions are then opened again
  * (2026-07-28, basic/transports/stdio, "Shutdown").
  */
-export class ModernProcess implements StatelessServer {
+export class ModernProcess {
   readonly #options: PoolOptions
   readonly #context: ProcessContext
   readonly #readiness: Readiness
@@ -110,8 +111,8 @@ export class ModernProcess implements StatelessServer {
    * @param onListChanged gets what the server says about its lists; it carries the mark of a subscription
    * @returns stops it
    */
-  attend(onListChanged: (message: Message) => void): () => void {
-    const attendant: Attendant = { onListChanged }
+  attend(onListChanged: (message: Message) => void, onEnd: (error: SidecarError) => void): () => void {
+    const attendant: Attendant = { onListChanged, onEnd }
     this.#attendants.add(attendant)
     return () => this.#attendants.delete(attendant)
   }
@@ -129,6 +130,8 @@ export class ModernProcess implements StatelessServer {
     this.#closed = true
     this.#watch?.stop()
     this.#readiness.close()
+    // With no process left nothing else would tell them.
+    if (this.#link === undefined) this.#endAll(this.#gone())
     await Promise.all([this.#link?.stop(), this.#probe?.stop()])
   }
 
@@ -143,7 +146,7 @@ export class ModernProcess implements StatelessServer {
 
   #start(): void {
     if (this.#closed) return
-    const trial = probe(this.#options.command, this.#context, this.#options)
+    const trial = probe(this.#options.command, this.#context, { ...this.#options, stderr: 'log' })
     this.#probe = trial
     void trial.result.then((result) => {
       this.#probe = undefined
@@ -184,7 +187,7 @@ export class ModernProcess implements StatelessServer {
   }
 
   #watchLists(link: Link): void {
-    // Headers of calls are checked by what the tools declare, so the sidecar has to know when they change (D27).
+    // Headers of calls are checked by what the tools declare, so the sidecar has to know when they change.
     const onToolsChanged = (): void => this.#options.onToolsChanged(undefined)
     onToolsChanged()
     const changing = lists.filter((list) => {
@@ -206,12 +209,15 @@ export class ModernProcess implements StatelessServer {
     this.#link = undefined
     this.#watch?.stop()
     this.#watch = undefined
-    if (this.#closed) {
-      this.#waiting.fail(error)
-      for (const each of [...this.#subscriptions]) each.end(error)
-      return
-    }
-    this.#readiness.down(error.detail ?? error.code)
+    if (this.#closed) this.#endAll(error)
+    else this.#readiness.down(error.detail ?? error.code)
+  }
+
+  /** No process will come any more. */
+  #endAll(error: SidecarError): void {
+    this.#waiting.fail(error)
+    for (const each of [...this.#subscriptions]) each.end(error)
+    for (const each of [...this.#attendants]) each.onEnd(error)
   }
 
   #gone(): SidecarError {
@@ -233,7 +239,7 @@ export class ModernProcess implements StatelessServer {
       if (call === undefined) this.#context.metrics.dropped('late_subscription')
       else if (!ends) call.notify(message)
       else {
-        // The specification has two ways for a server to end a subscription; whoever listens knows one (D30).
+        // The specification has two ways for a server to end a subscription; whoever listens knows one.
         const result = { resultType: 'complete', _meta: { [metaKey('subscriptionId')]: id } }
         link.settle(id, localResult(String(id), result))
       }
@@ -246,7 +252,7 @@ export class ModernProcess implements StatelessServer {
     this.#context.metrics.dropped('unattributable')
   }
 
-  /** Log messages name no request: they go to the only one that wants some, or to nobody (protocol: "Logging"). */
+  /** Log messages name no request: they go to the only one that wants some, or to nobody. */
   #onLog(link: Link, message: Message): void {
     const loggers = link.pending.filter(({ call }) => call.logLevel !== undefined)
     const [only] = loggers

@@ -26,7 +26,7 @@ export interface Guest {
 
 /**
  * One process for each session, the default for legacy clients: their servers keep state for a connection and
- * freeze capabilities at initialize (D12). Processes are started ahead, not initialized, so that a session finds
+ * freeze capabilities at initialize. Processes are started ahead, not initialized, so that a session finds
  * one warm.
  */
 export class PerSessionPool implements ServerPool {

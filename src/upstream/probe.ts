@@ -26,6 +26,8 @@ export type ProbeResult =
     }
 
 export interface ProbeOptions extends LinkOptions {
+  /** `log` where no other process will say the same; default: `discard`. */
+  readonly stderr?: 'log' | 'discard'
   readonly startTimeoutMs: number
   /** The sidecar's own version, for `clientInfo`. */
   readonly version: string
@@ -52,7 +54,7 @@ const maxVersionLength = 100
 const unsupportedVersion = -32022
 
 /**
- * Finds out whether a server speaks the modern era, on a process of its own (D6): some servers of the handshake era
+ * Finds out whether a server speaks the modern era, on a process of its own: some servers of the handshake era
  * end, or never say anything again, when their first message is not initialize. For those, only a process that is
  * thrown away may be asked.
  */
@@ -79,7 +81,7 @@ class RunningProbe implements Probe {
     })
     try {
       // If this is a legacy server, the process that serves will say the same again.
-      this.#link = new Link({ ...command, stderr: 'discard' }, context, options)
+      this.#link = new Link({ ...command, stderr: options.stderr ?? 'discard' }, context, options)
     } catch (thrown) {
       this.#legacy(`it could not be started: ${SidecarError.from(thrown).detail}`, false)
       return

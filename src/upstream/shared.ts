@@ -67,6 +67,10 @@ export class SharedPool implements ServerPool, CallPool {
     return this.#link?.queuedBytes ?? 0
   }
 
+  queuedBytesOf(): number {
+    return this.queuedBytes
+  }
+
   /** The server's InitializeResult while it runs. */
   get server(): InitializeResult | undefined {
     return this.#server

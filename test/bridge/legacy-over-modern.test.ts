@@ -119,7 +119,7 @@ class Given {
 
 class Server {
   readonly given: Given[] = []
-  readonly queuedBytes = 5
+  queuedBytesOf = (): number => 5
   result: DiscoverResult | SidecarError | Promise<DiscoverResult>
   readonly attendants = new Set<{ readonly principal: Principal; hear(message: Message): void }>()
   /** Happens inside call, as when an answer is there at once. */

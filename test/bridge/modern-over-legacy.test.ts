@@ -143,7 +143,7 @@ class FakeLease implements CallLease {
 }
 
 class FakePool implements CallPool {
-  readonly queuedBytes = 3
+  queuedBytesOf = (): number => 3
   readonly leases: FakeLease[] = []
   full: SidecarError | undefined
 
@@ -239,7 +239,7 @@ t.test('a call that is asked nothing is answered, its process given back', async
   t.equal(caller.outcomes, 1)
   t.equal(last.releases, 1)
   t.ok(bench.clean)
-  t.equal(bench.server.queuedBytes, 3)
+  t.equal(bench.server.queuedBytesOf(principalOf('alice')), 3)
 })
 
 t.test('what the server asks goes to the client, what the client says to the server', async (t) => {

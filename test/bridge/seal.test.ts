@@ -157,8 +157,9 @@ t.test('anything else is nothing', async (t) => {
 
 t.test('whatever can be sealed can be opened', async (t) => {
   const seal = createSeal(key)
-  for (const size of [1000, 100_000, 1_000_000, 2_000_000]) {
+  for (const size of [1000, 100_000, 1_000_000]) {
     const big = { state: 'x'.repeat(size) }
     t.ok((seal.open(seal.seal(big)) as typeof big | undefined)?.state === big.state, String(size))
   }
+  t.throws(() => seal.seal({ state: 'x'.repeat(2_000_000) }), { code: 'ERR_UPSTREAM_MESSAGE' })
 })

@@ -13,7 +13,7 @@ class Post extends Exchange {
   attached = true
   readonly streaming = false
   readonly outlet = undefined
-  readonly queuedBytes = 0
+  queuedBytes = 0
   readonly pulse = 0
   destroy(): void {}
   onceDrained(): void {}
@@ -59,7 +59,7 @@ function setup({ shared = false, tools = [deploy, plain, broken] }: Setup = {}) 
     onList: (call: ModernCall): void => call.answer(localResult('0', state.result)),
   }
   const server: StatelessServer = {
-    queuedBytes: 0,
+    queuedBytesOf: () => 0,
     call(call) {
       asked.push(call)
       state.onList(call)

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { systemClock } from '../../src/main.ts'
+import { systemClock } from '../../src/observe/clock.ts'
 import {
   ask,
   begin,
@@ -338,7 +338,7 @@ t.test('of one kind, brought back where another kind is kept', async (t) => {
     const { request, state } = wrapped
     isRefused(t, await ask(at, retry(request, 2, { q1: accepted('alice') }, state), alice), 2)
   }
-  // A call is parked in one sidecar: another one that can open its seal does not have it (D21).
+  // A call is parked in one sidecar: another one that can open its seal does not have it.
   const replica = await start(t, interviewer, { config })
   const { request, state } = parked
   isRefused(t, await ask(replica.url, retry(request, 3, { q1: accepted('alice') }, state), alice), 3)

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { WebSocket } from 'ws'
-import { systemClock } from '../../src/main.ts'
+import { systemClock } from '../../src/observe/clock.ts'
 import { RawConnection } from '../support/raw.ts'
 import { isRefusal, refused } from '../support/refusal.ts'
 import { startTestSidecar, until } from '../support/sidecar.ts'

@@ -31,26 +31,26 @@ function pretty(options: Partial<LogOptions> = {}): { log: SidecarLogger; writte
 // One process for all of it: starting one costs more than the rest.
 const script = `
   const log = create()
-  log.flush()
+  await log.flush()
   log.info({ requestId: 'r', ms: 1.5, text: 'a\\nb\\u2028' }, 'call')
   log.error({ err: new Error('oops') }, 'failed')
-  log.flush()
-  log.flush()
-  const all = (log) => {
+  await log.flush()
+  await log.flush()
+  const all = async (log) => {
     for (const level of ['debug', 'info', 'warn', 'error']) log[level]({ levels: true }, level)
-    log.flush()
+    await log.flush()
   }
-  all(create('warn'))
+  await all(create('warn'))
   const silent = create('silent', 'auto')
-  all(silent)
+  await all(silent)
   silent.setLevel('debug')
-  all(silent)
+  await all(silent)
   for (let i = 0; i < 5000; i++) log.info({ i }, 'x'.repeat(100))
-  log.flush()
+  await log.flush()
   const times = [1767322799999, 1767322800000, 1767322800007, 1767322799999, 1767322860123]
   Date.now = () => times.shift() ?? 0
   for (let i = 0; i < 5; i++) log.info({ clock: true }, 'x')
-  log.flush()`
+  await log.flush()`
 
 t.test('where nobody sits at a terminal, lines are JSON', async (t) => {
   const started = Date.now()
@@ -127,7 +127,7 @@ t.test('on a terminal, or where it is asked for, the text is readable', async (t
   const told = pretty({ format: 'pretty' })
   told.log.warn({ list: [1], object: { a: 'b' } }, 'text')
   t.match(told.written, [/^\S+ warn {2}text list=\[1\] object=\{"a":"b"\}\n$/])
-  told.log.flush()
+  void told.log.flush()
 })
 
 t.test('levels count for readable text, too', async (t) => {

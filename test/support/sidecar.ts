@@ -116,7 +116,7 @@ export function recordingLogger(logs: LogLine[]): SidecarLogger {
     warn: at('warn'),
     error: at('error'),
     setLevel: () => {},
-    flush: () => {},
+    flush: () => Promise.resolve(),
   }
 }
 

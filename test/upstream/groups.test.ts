@@ -14,7 +14,7 @@ import type {
   UpstreamCall,
   UpstreamOwner,
 } from '../../src/core/types.ts'
-import { systemClock } from '../../src/main.ts'
+import { systemClock } from '../../src/observe/clock.ts'
 import { type GroupsOptions, LegacyGroups } from '../../src/upstream/groups.ts'
 import { Link } from '../../src/upstream/link.ts'
 import type { ProcessContext } from '../../src/upstream/process.ts'

@@ -4,7 +4,7 @@ import { SidecarError } from '../../src/core/errors.ts'
 import type { Message } from '../../src/core/jsonrpc.ts'
 import { localNotification, messageOf } from '../../src/core/local.ts'
 import { anonymous, type ModernCall, type Principal } from '../../src/core/types.ts'
-import { systemClock } from '../../src/main.ts'
+import { systemClock } from '../../src/observe/clock.ts'
 import type { Link } from '../../src/upstream/link.ts'
 import { ModernPool, type ModernPoolOptions } from '../../src/upstream/modern-pool.ts'
 import { Reaper } from '../../src/upstream/reaper.ts'
@@ -104,10 +104,15 @@ function run(t: Test, switches: readonly string[] = [], options: Partial<ModernP
 /** Somebody who attends, with what they have heard. */
 class Attendant {
   readonly heard: Message[] = []
+  readonly ended: unknown[] = []
   readonly stop: () => void
 
   constructor(pool: ModernPool, principal: Principal = anonymous) {
-    this.stop = pool.attend(principal, (message) => this.heard.push(message))
+    this.stop = pool.attend(
+      principal,
+      (message) => this.heard.push(message),
+      (error) => this.ended.push(error),
+    )
   }
 
   get methods(): string[] {
