@@ -21,5 +21,8 @@ export function urlHost(host: string): string {
 export function hostOf(authority: string): string | undefined {
   const match = /^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?$/.exec(authority)
   const host = match?.[1]?.toLowerCase().replace(/\.$/, '')
-  return host === '' ? undefined : host
+  // Brackets are for IPv6 addresses alone; a browser would not go there otherwise.
+  if (host === undefined || host === '' || (host.startsWith('[') && isIP(host.slice(1, -1)) !== 6))
+    return undefined
+  return host
 }

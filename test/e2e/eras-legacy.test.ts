@@ -98,12 +98,16 @@ test('legacy clients in front of a bare modern server', async (t) => {
       })
       t.test('log messages from the level that was set', async (t) => {
         await peer.setLevel('warning')
-        for (const level of ['info', 'error']) {
-          await peer.call('log', { level, data: `${level} of ${nameOf(route)}` })
-        }
-        const logged = peer.wire.fromServer.filter(about('notifications/message'))
-        t.match(logged, [{ params: { level: 'error', data: `error of ${nameOf(route)}` } }])
-        t.equal(logged.length, 1)
+        const logged = () => peer.wire.fromServer.filter(about('notifications/message'))
+        // For two seconds after a cancelled call of the same principal a message could be that call's.
+        await until(async () => {
+          for (const level of ['info', 'error']) {
+            await peer.call('log', { level, data: `${level} of ${nameOf(route)}` })
+          }
+          return logged().length > 0
+        }, 'a log message')
+        t.match(logged(), [{ params: { level: 'error', data: `error of ${nameOf(route)}` } }])
+        t.equal(logged().length, 1)
       })
       t.test('updates of a resource while it is subscribed to', async (t) => {
         const uri = `test://item/${route.sdk}-${route.over.replace(/\W/g, '')}`
