@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import type { Logger } from '../core/types.ts'
 
-// Reads "+ GROUP" and "- GROUP" lines. Its standard input closes when the sidecar is gone, however it went;
+// Starts with the groups in its arguments and reads "+ GROUP" and "- GROUP" lines. Its standard input closes when the sidecar is gone, however it went;
 // what is still listed then gets a second to follow the closed stdin of its own accord.
 const script = `
 trap '' HUP INT TERM
-groups=' '
+groups=" $* "
 while read -r op id; do
   case $op in
     +) groups="$groups$id " ;;
@@ -50,7 +50,8 @@ export class Reaper {
   }
 
   #start(): void {
-    const shell = spawn('/bin/sh', ['-c', script], {
+    // What there is already goes along: a sidecar killed in this moment could not tell it any more.
+    const shell = spawn('/bin/sh', ['-c', script, 'reaper', ...[...this.#groups].map(String)], {
       detached: true,
       stdio: ['pipe', 'ignore', 'ignore'],
       env: { PATH: '/usr/bin:/bin' },
@@ -72,7 +73,6 @@ export class Reaper {
         if (!this.#closed && this.#shell === undefined && this.#groups.size > 0) this.#start()
       }, 1000).unref()
     })
-    for (const group of this.#groups) this.#tell(`+ ${group}\n`)
   }
 
   #tell(line: string): void {

@@ -40,7 +40,7 @@ test('nothing is left of servers, their children and the reaper when the sidecar
   cli.signal('SIGKILL')
   t.equal(await cli.exited, 'SIGKILL')
   t.ok((await calling) instanceof Error, 'the client notices')
-  await until(() => !children.some(alive), 'its children are gone', 20_000)
+  await until(() => !children.some(alive), 'its children are gone')
   await servers.gone()
   await grandchildren.gone()
 })
