@@ -22,7 +22,9 @@ const inFlight = async ({ adminUrl }: CliProcess, count: number): Promise<void> 
 test('nothing is left of servers, their children and the reaper when the sidecar is killed', async (t) => {
   const servers = pidFile(t)
   const grandchildren = pidFile(t)
-  const cli = await startCli(t, [], [...scriptedCommand, '--ignore-sigterm', `--pid=${servers.path}`])
+  // With a given era no further process is started to find it out, which would be a child without a pid yet.
+  const flags = ['--server-era', 'legacy']
+  const cli = await startCli(t, flags, [...scriptedCommand, '--ignore-sigterm', `--pid=${servers.path}`])
   const session = await openSession(cli.url)
   await post(cli.url, call(1, 'fork', { file: grandchildren.path }), session)
   const calling = post(cli.url, call(2, 'hang'), session).catch((error: Error) => error)
