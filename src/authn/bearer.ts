@@ -1,6 +1,6 @@
 import { SidecarError } from '../core/errors.ts'
 import { fingerprint, Secret, sha256 } from '../core/secret.ts'
-import type { Principal, Trusted } from '../core/types.ts'
+import { anonymous, type Principal, type Trusted } from '../core/types.ts'
 import type { Authenticator } from './authenticate.ts'
 
 interface Token {
@@ -65,7 +65,14 @@ export function parseTokens(text: string, file: string): readonly Token[] {
     names.add(name)
     if (tokens.length >= maxTokens) throw new TokenFileError(`${where}: more than ${maxTokens} tokens`)
     tokens.push({
-      principal: Object.freeze({ id: `bearer:${name}`, method: 'bearer', proof: fingerprint(value) }),
+      principal: Object.freeze({
+        ...anonymous,
+        id: `bearer:${name}`,
+        method: 'bearer',
+        kind: 'user' as const,
+        subject: name,
+        proof: fingerprint(value),
+      }),
       secret: new Secret(value),
     })
   }

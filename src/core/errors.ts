@@ -48,6 +48,9 @@ export const errorTable = {
   ERR_BATCH: row(400, -32600, 1002, 'Batches are only allowed in sessions of protocol version 2025-03-26.'),
   ERR_VERSION: row(400, -32600, 1002, 'The MCP-Protocol-Version header names a version not served here.'),
   ERR_DENIED: row(403, 403, 1008, 'This operation is not permitted.'),
+  ERR_SCOPE: row(403, 403, 1008, 'The token lacks a scope that this operation needs.'),
+  ERR_TOOL_UNKNOWN: inBand(400, -32602, 1008, 'There is no such tool.'),
+  ERR_AUDIT: row(503, -32603, 1013, 'The server cannot record what it does; try again later.'),
   ERR_RATE_LIMITED: row(429, 429, 1013, 'Too many requests.'),
   ERR_OVERLOADED: row(503, -32603, 1013, 'The server is at its limit; try again later.'),
   ERR_DRAINING: row(503, -32603, 1001, 'The server is shutting down.'),
@@ -84,6 +87,8 @@ export interface ErrorOptions {
   readonly data?: Readonly<Record<string, unknown>>
   /** HTTP headers that belong to the refusal (`WWW-Authenticate`, `Retry-After`, `Allow`). */
   readonly headers?: Readonly<Record<string, string>>
+  /** Which rule or policy refused, for the audit log. */
+  readonly verdict?: { readonly layer: string; readonly ids: readonly string[] }
 }
 
 /** A failure of the sidecar's own making. `message` is the public sentence; `detail` is for the log. */
@@ -93,6 +98,7 @@ export class SidecarError extends Error {
   readonly detail: string | undefined
   readonly data: Readonly<Record<string, unknown>> | undefined
   readonly headers: Readonly<Record<string, string>>
+  readonly verdict: ErrorOptions['verdict']
 
   constructor(code: ErrorCode, options: ErrorOptions = {}) {
     super(errorTable[code].sentence, options.cause === undefined ? undefined : { cause: options.cause })
@@ -100,6 +106,7 @@ export class SidecarError extends Error {
     this.detail = options.detail
     this.data = options.data
     this.headers = options.headers ?? {}
+    this.verdict = options.verdict
   }
 
   /** @param idKnown whether the answer can name the request it belongs to */

@@ -27,6 +27,32 @@ export class Secret {
   }
 }
 
+/** A secret that has to be presented to somebody else (a client secret); it shows itself to nobody else. */
+export class Credential {
+  readonly #value: string
+
+  constructor(value: string) {
+    this.#value = value
+  }
+
+  /** The secret itself, to be used at once and kept nowhere. */
+  reveal(): string {
+    return this.#value
+  }
+
+  toString(): string {
+    return '[redacted]'
+  }
+
+  toJSON(): string {
+    return '[redacted]'
+  }
+
+  [inspect.custom](): string {
+    return '[redacted]'
+  }
+}
+
 export function sha256(value: string): Buffer {
   return hash('sha256', value, 'buffer')
 }

@@ -1,20 +1,56 @@
 /** The vocabulary that stages share. Pure: no I/O and no clock; imports nothing outside core. */
+import type { X509Certificate } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
 import type { SidecarError } from './errors.ts'
 import type { Exchange, Outlet } from './exchange.ts'
 import type { Message } from './jsonrpc.ts'
+import type { Operation } from './operation.ts'
 
-/** Who is calling. Never holds the credential. */
-export interface Principal {
-  /** Unique among all principals; `anonymous` when authentication is off. */
+/** One identity that a request has proven. Never holds the credential. */
+export interface Identity {
+  /** Unique among all identities, whichever way they were proven; `anonymous` when authentication is off. */
   readonly id: string
-  /** How it was proven: `none`, `bearer`. */
+  /** How it was proven, as in the configuration: `none`, `bearer`, `apiKey`, `basic`, `jwt`, ... */
   readonly method: string
-  /** Tells one credential of this principal from another without revealing it; sessions end when it is withdrawn. */
+  /** What rules mean by `user:`, `serviceaccount:` (then the subject is `NAMESPACE/NAME`) and `anonymous`. */
+  readonly kind: 'user' | 'serviceaccount' | 'anonymous'
+  /** The name that rules compare: `sub` of a token, the user of Basic, the name of a static token or certificate. */
+  readonly subject: string
+  readonly groups: readonly string[]
+  /** OAuth scopes; undefined where the credential has no notion of them. */
+  readonly scopes: readonly string[] | undefined
+  /** Of a token, without what names the token itself; policies may ask for them. */
+  readonly claims: Readonly<Record<string, unknown>>
+  /** Tells one credential of this identity from another without revealing it; sessions end when it is withdrawn. */
   readonly proof: string
+  /** When the credential ends, in milliseconds since 1970. */
+  readonly expiresAt: number | undefined
 }
 
-export const anonymous: Principal = Object.freeze({ id: 'anonymous', method: 'none', proof: '' })
+/** Who is calling: the strongest identity of the request, and what else it has proven. */
+export interface Principal extends Identity {
+  readonly others: readonly Identity[]
+}
+
+export const anonymous: Principal = Object.freeze({
+  id: 'anonymous',
+  method: 'none',
+  kind: 'anonymous',
+  subject: 'anonymous',
+  groups: [],
+  scopes: undefined,
+  claims: {},
+  proof: '',
+  expiresAt: undefined,
+  others: [],
+})
+
+/** A certificate that the client presented, and what the TLS handshake made of it. */
+export interface PresentedCertificate {
+  readonly x509: X509Certificate
+  /** Why it was not accepted (an OpenSSL code such as `CERT_HAS_EXPIRED`); undefined when it was. */
+  readonly refusal: string | undefined
+}
 
 export type Transport = 'streamable-http' | 'http-sse' | 'websocket'
 
@@ -23,10 +59,20 @@ export interface Received {
   /** Chosen by us; the client sees it as `X-Request-Id` and in errors. */
   readonly requestId: string
   readonly transport: Transport
+  /** The peer of the connection. */
   readonly remoteAddress: string
+  /** Where the request comes from: the peer, or what a trusted proxy says of it. IPv4-mapped addresses as IPv4. */
+  readonly clientAddress: string
   readonly httpMethod: string
+  /** Without the query. */
   readonly path: string
+  /** What follows the `?`; empty without one. */
+  readonly query: string
   readonly headers: IncomingHttpHeaders
+  /** Names and values in turn, as they arrived: the only place where a header that stands twice does so. */
+  readonly rawHeaders: readonly string[]
+  /** Presented in the TLS handshake of this connection. */
+  readonly certificate: PresentedCertificate | undefined
 }
 
 /** After Host and Origin were checked. */
@@ -62,12 +108,21 @@ export interface Decoded extends Parsed {
   readonly era: Era
 }
 
-/** What allowed the operation, for the audit log. */
-export interface Permit {
+/** What allowed or refused an operation, for the audit log. */
+export interface Verdict {
+  /** `none` without any rules, `scopes`, `tools-filter`, `cedar`, or the name of a layer of rules. */
   readonly layer: string
+  /** The rules or policies that decided. */
+  readonly ids: readonly string[]
+}
+
+/** What allowed the operation: one verdict of each layer, since each must permit. */
+export interface Permit {
+  readonly verdicts: readonly Verdict[]
 }
 
 export interface Permitted extends Decoded {
+  readonly operation: Operation
   readonly permit: Permit
 }
 

@@ -192,9 +192,13 @@ function receive(requestId: string, request: IncomingMessage, response: ServerRe
     requestId,
     transport: transportOf(path),
     remoteAddress: request.socket.remoteAddress ?? '',
+    clientAddress: request.socket.remoteAddress ?? '',
     httpMethod: request.method ?? '',
     path,
+    query: query < 0 ? '' : url.slice(query + 1),
     headers: request.headers,
+    rawHeaders: request.rawHeaders,
+    certificate: undefined,
     request,
     response,
   }

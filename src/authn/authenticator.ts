@@ -1,0 +1,38 @@
+import type { Identity, Trusted } from '../core/types.ts'
+
+/** One try of a request to prove who is calling; what the methods may use of it. */
+export interface Attempt {
+  /**
+   * To be called before anything that costs more than a hash: a signature, a password, a request to somebody else.
+   *
+   * @throws ERR_RATE_LIMITED with Retry-After when too many attempts of this address have failed
+   */
+  beforeWork(): void
+  /** Aborts when the time for authentication is over; made when it is asked for. */
+  readonly signal: AbortSignal
+  /** Why a method passes over a credential, for the log: `jwt: its issuer is not one of ours`. Never the credential. */
+  note(why: string): void
+}
+
+/** One way to prove who is calling. */
+export interface Authenticator {
+  /** As in the configuration: `bearer`, `jwt`. */
+  readonly name: string
+  /** Headers it reads, in lower case. One that stands twice is refused before any method sees it. */
+  readonly headers: readonly string[]
+  /** Schemes of WWW-Authenticate that lead to it (RFC 9110 section 11.6.1); `Bearer` challenges are shared by all. */
+  readonly scheme: 'Bearer' | 'Basic' | undefined
+  /** OAuth authorization servers (issuers) whose tokens it accepts, for RFC 9728. */
+  readonly authorizationServers: readonly string[]
+  /** Scopes that it demands of every token. */
+  readonly scopes: readonly string[]
+  /**
+   * @returns the identity, or undefined when the request carries no credential that is recognisably this method's
+   * @throws ERR_AUTH_INVALID (detail: which check failed), ERR_SCOPE (`data.scopes`: what is needed), ERR_RATE_LIMITED
+   */
+  authenticate(request: Trusted, attempt: Attempt): Identity | undefined | Promise<Identity | undefined>
+  /** True while the credential behind an identity it has named is still good, as far as it knows without asking. */
+  vouchesFor(identity: Identity): boolean
+  /** Ends what it keeps open. */
+  close?(): void
+}

@@ -1,0 +1,103 @@
+/** What a message of a client is about, read from its body: what rules, limits and the audit log go by. */
+import { SidecarError } from './errors.ts'
+import { elements, members } from './json.ts'
+import type { Message, Span } from './jsonrpc.ts'
+import { listMembers } from './mcp.ts'
+
+/** An object of the server that an operation uses. */
+export interface Target {
+  readonly type: 'tool' | 'prompt' | 'resource'
+  /** The name; of a resource its URI. */
+  readonly name: string
+}
+
+export interface Operation {
+  /**
+   * `use`: does something with the targets, each as `action` says. `list`: names objects; what comes back is to be
+   * filtered. `task`: about a task, which belongs to the caller that made it. `free`: of the protocol, touches no
+   * object. `unknown`: nobody here knows what it does.
+   */
+  readonly kind: 'use' | 'list' | 'task' | 'free' | 'unknown'
+  /** Of `use`. */
+  readonly action: 'tools/call' | 'resources/read' | 'prompts/get' | undefined
+  /** Of `use`; empty when the message does not say, or only listens for changes of lists. */
+  readonly targets: readonly Target[]
+  /** Of `list`: the member of the result that holds the objects. */
+  readonly list: string | undefined
+}
+
+const nothing: readonly Target[] = Object.freeze([])
+const plain = (kind: Operation['kind'], list?: string): Operation =>
+  Object.freeze({ kind, action: undefined, targets: nothing, list })
+
+const free = plain('free')
+const task = plain('task')
+const unknown = plain('unknown')
+
+const fixed = new Map<string, Operation>([
+  ...Object.entries(listMembers).map(([method, list]): [string, Operation] => [method, plain('list', list)]),
+  ...['initialize', 'ping', 'server/discover', 'logging/setLevel'].map((m): [string, Operation] => [m, free]),
+  ...['tasks/get', 'tasks/result', 'tasks/list', 'tasks/cancel', 'tasks/update'].map(
+    (method): [string, Operation] => [method, task],
+  ),
+])
+
+/**
+ * The operation of a message. Notifications and responses of a client are `free`.
+ *
+ * @throws ERR_PARAMS where readers of the body may differ about the object it names
+ */
+export function operationOf(message: Message): Operation {
+  if (message.kind !== 'request') return free
+  switch (message.method) {
+    case 'tools/call':
+      return use('tools/call', 'tool', message.paramString('name'))
+    case 'prompts/get':
+      return use('prompts/get', 'prompt', message.paramString('name'))
+    case 'resources/read':
+    case 'resources/subscribe':
+    case 'resources/unsubscribe':
+      return use('resources/read', 'resource', message.paramString('uri'))
+    case 'subscriptions/listen':
+      return listening(message)
+    case 'completion/complete':
+      return completion(message)
+  }
+  return fixed.get(message.method) ?? unknown
+}
+
+function use(action: Operation['action'], type: Target['type'], name: string | undefined): Operation {
+  return { kind: 'use', action, targets: name === undefined ? nothing : [{ type, name }], list: undefined }
+}
+
+/** Each resource it wants to hear of (2026-07-28, basic/patterns/subscriptions). */
+function listening(message: Message): Operation {
+  const uris = once(message, message.paramSpans.notifications, 'resourceSubscriptions')
+  const targets = (uris === undefined ? [] : elements(message.bytes, uris)).flatMap((span): Target[] => {
+    const name = message.string(span)
+    return name === undefined ? [] : [{ type: 'resource', name }]
+  })
+  return targets.length === 0 ? free : { kind: 'use', action: 'resources/read', targets, list: undefined }
+}
+
+/** What it completes an argument of (server/utilities/completion, "Reference types"). */
+function completion(message: Message): Operation {
+  const ref = once(message, message.params, 'ref')
+  const text = (name: string): string | undefined => message.string(once(message, ref, name))
+  switch (text('type')) {
+    case 'ref/prompt':
+      return use('prompts/get', 'prompt', text('name'))
+    case 'ref/resource':
+      return use('resources/read', 'resource', text('uri'))
+  }
+  return use('resources/read', 'resource', undefined)
+}
+
+function once(message: Message, object: Span | undefined, name: string): Span | undefined {
+  if (object === undefined) return undefined
+  const found = members(message.bytes, object).filter(({ key }) => key === name)
+  if (found.length > 1) {
+    throw new SidecarError('ERR_PARAMS', { detail: `${JSON.stringify(name)} stands twice in its object` })
+  }
+  return found[0]?.value
+}
