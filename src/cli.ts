@@ -1,11 +1,13 @@
 import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { Command, CommanderError } from 'commander'
-import type { Config } from './config/config.ts'
+import type { PasswordInput } from './authn/password-prompt.ts'
 import { ConfigError, FLAGS, type Flags, type LoadedConfig, loadConfig } from './config/load.ts'
 import { watchFiles } from './config/watch.ts'
-import { isLoopback } from './core/net.ts'
 import { type Sidecar, StartError, startSidecar } from './main.ts'
+import type { VerifyOptions } from './observe/audit-verify.ts'
 import { createLogger, type LogOutput, type SidecarLogger } from './observe/logger.ts'
+import { startReport } from './report.ts'
 
 /** What the command line reads and writes; a test passes its own. */
 export interface Terminal {
@@ -14,6 +16,8 @@ export interface Terminal {
   readonly cwd: string
   readonly stdout: LogOutput
   readonly stderr: { write(text: string): unknown }
+  /** Read by commands that take a secret or a file from it. */
+  readonly stdin: PasswordInput
 }
 
 /** Usage and configuration errors, and everything else that went wrong. */
@@ -60,10 +64,14 @@ export async function runCli(terminal: Terminal): Promise<number> {
       .description('Check a configuration and show it, with where each value comes from'),
   )
     .usage('--config FILE [options] [-- COMMAND [ARG...]]')
-    .action(async (flags: Flags) => {
+    .option('--explain', 'show the policy that results, and where each part of it comes from')
+    .action(async ({ explain, ...flags }: Flags & { explain?: boolean }) => {
       const loaded = await loadConfig({ flags, env: terminal.env, cwd: terminal.cwd, command })
-      const { explainConfig } = await import('./config/explain.ts')
-      stdout.write(`${explainConfig(loaded).join('\n')}\n`)
+      const { checkWorld } = await import('./world.ts')
+      await checkWorld(loaded.config)
+      const { explainConfig, explainPolicy } = await import('./config/explain.ts')
+      const lines = explain === true ? explainPolicy(loaded) : explainConfig(loaded)
+      stdout.write(`${lines.join('\n')}\n`)
     })
   program
     .command('schema')
@@ -89,12 +97,49 @@ export async function runCli(terminal: Terminal): Promise<number> {
         stdout.write(row)
       }
     })
+  program
+    .command('hash')
+    .description('Read a password from standard input and print its hash for auth.basic.passwordFile')
+    .argument('<NAME>', 'who it belongs to')
+    .action(async (name: string) => {
+      const { hashPassword } = await import('./authn/password-hash.ts')
+      const { readPassword } = await import('./authn/password-prompt.ts')
+      if (!/^[^\s:#][^:\p{Cc}]*$/u.test(name))
+        throw new StartError('a NAME has no colon and no control characters')
+      const password = await readPassword(terminal.stdin, (text) => stderr.write(text))
+      stdout.write(`${name}:${await hashPassword(password)}\n`)
+    })
+  program
+    .command('audit')
+    .description('What can be done with an audit log')
+    .command('verify')
+    .description('Check that no line of an audit log was changed, removed, moved or inserted')
+    .argument('<FILE...>', 'files of one log, the oldest first; - is standard input')
+    .option('--expect-seq <N>', 'a line with this number has to be there', wholeNumber)
+    .option('--expect-hash <HASH>', 'a line with this hash has to be there')
+    .option('--restarts', 'the chain may begin anew, as on standard output at each start')
+    .action(async (files: string[], expected: VerifyOptions) => {
+      const { auditVerifyReport, verifyAudit } = await import('./observe/audit-verify.ts')
+      const sources = files.map((file) =>
+        file === '-'
+          ? { name: '-', bytes: terminal.stdin as AsyncIterable<Buffer> }
+          : resolve(terminal.cwd, file),
+      )
+      const verified = await verifyAudit(sources, expected)
+      stdout.write(`${auditVerifyReport(verified).join('\n')}\n`)
+      if (!verified.ok) exitCode = exitCodes.failed
+    })
   try {
     await program.parseAsync([...own], { from: 'user' })
     return exitCode
   } catch (thrown) {
     return report(thrown, stderr)
   }
+}
+
+function wholeNumber(text: string): number {
+  if (!/^\d{1,15}$/.test(text)) throw new StartError(`--expect-seq must be a whole number, not ${text}`)
+  return Number(text)
 }
 
 function withFlags(command: Command): Command {
@@ -134,7 +179,11 @@ async function run(terminal: Terminal, flags: Flags, command: readonly string[])
     log,
     version: packageVersion(),
   })
-  announce(sidecar, log, terminal)
+  const report = startReport(sidecar)
+  // Text for a person, a log line for a program.
+  if (config.log.format === 'json' || (config.log.format === 'auto' && terminal.stdout.isTTY !== true)) {
+    log.info(report.fields, 'listening')
+  } else terminal.stdout.write(`${report.lines.join('\n')}\n`)
   // A terminal that closes sends SIGHUP: it then ends what it started, as it does with other programs.
   const attended = terminal.stdout.isTTY === true
   const watching = watchForReload(sidecar, loaded, () => loadConfig(input), log, !attended)
@@ -160,7 +209,7 @@ function watchForReload(
   const reloadNow = async (why: string): Promise<void> => {
     try {
       const next = await load()
-      sidecar.reload(next.config)
+      await sidecar.reload(next.config)
       log.info({ why }, 'configuration reloaded')
       // It may name other files now.
       watcher.close()
@@ -191,73 +240,6 @@ function stopSignal(attended: boolean): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
     for (const signal of signals) process.once(signal, () => resolve(signal))
   })
-}
-
-/** Where to connect, what is enforced, and a client configuration to paste: as text for a person, as a log line else. */
-function announce(sidecar: Sidecar, log: SidecarLogger, { stdout }: Terminal): void {
-  const { config, url, adminUrl } = sidecar
-  const base = url.slice(0, url.lastIndexOf('/'))
-  const urls = {
-    ...(config.listen.streamableHttp ? { url } : {}),
-    ...(config.listen.httpSse ? { sseUrl: `${base}/sse` } : {}),
-    ...(config.listen.webSocket ? { webSocketUrl: `${base.replace(/^http/, 'ws')}/ws` } : {}),
-  }
-  const { enforced, notEnforced } = enforcement(config)
-  const clientConfig = {
-    mcpServers: {
-      sidecar: {
-        type: 'http',
-        url,
-        ...(config.auth.bearerTokenFile === undefined
-          ? {}
-          : { headers: { Authorization: 'Bearer YOUR-TOKEN' } }),
-      },
-    },
-  }
-  if (config.log.format === 'json' || (config.log.format === 'auto' && stdout.isTTY !== true)) {
-    log.info({ ...urls, adminUrl, enforced, notEnforced, clientConfig }, 'listening')
-    return
-  }
-  const lines = [
-    '',
-    `  MCP server: ${config.server.command.join(' ')}`,
-    '',
-    ...(config.listen.streamableHttp ? [`  Streamable HTTP   ${url}`] : []),
-    ...(config.listen.httpSse ? [`  HTTP+SSE          ${base}/sse`] : []),
-    ...(config.listen.webSocket ? [`  WebSocket         ${base.replace(/^http/, 'ws')}/ws`] : []),
-    `  Admin             ${adminUrl}/healthz  /readyz  /metrics`,
-    '',
-    ...enforced.map((line) => `  enforced      ${line}`),
-    ...notEnforced.map((line) => `  NOT enforced  ${line}`),
-    '',
-    '  Client configuration:',
-    ...JSON.stringify(clientConfig, undefined, 2)
-      .split('\n')
-      .map((line) => `    ${line}`),
-    '',
-  ]
-  stdout.write(`${lines.join('\n')}\n`)
-}
-
-/** What holds and what does not, in words for whoever signs it off. */
-function enforcement(config: Config): { readonly enforced: string[]; readonly notEnforced: string[] } {
-  const enforced = [
-    'Host and Origin checks',
-    'limits on sessions, processes, sizes and times',
-    "the server's environment",
-  ]
-  const notEnforced = [
-    'file system and network access of the server process: it runs with the rights of this user',
-  ]
-  if (config.auth.bearerTokenFile !== undefined) enforced.unshift('authentication: static bearer tokens')
-  else if (config.auth.none) notEnforced.unshift('authentication: off, as configured')
-  else if (isLoopback(config.listen.host))
-    notEnforced.unshift('authentication: off; only this machine can connect')
-  if (config.server.topology === 'shared')
-    notEnforced.push('separation of callers inside the server: one process serves all')
-  else if (config.server.topology === 'auto' && config.server.era !== 'legacy')
-    notEnforced.push('separation of callers inside the server, if it is a modern one: one process serves all')
-  return { enforced, notEnforced }
 }
 
 export function packageVersion(): string {

@@ -1,73 +1,132 @@
 import { SidecarError } from '../core/errors.ts'
-import type { Layer } from '../core/pipeline.ts'
-import { anonymous, type Identified, type Principal, type Trusted } from '../core/types.ts'
+import type { Draft, Layer } from '../core/pipeline.ts'
+import {
+  anonymous,
+  type Clock,
+  type Identified,
+  type Identity,
+  type Principal,
+  type Trusted,
+} from '../core/types.ts'
+import { RequestAttempt } from './attempt.ts'
+import type { Authenticator } from './authenticator.ts'
+import { listed } from './bearer.ts'
+import { type BearerChallenge, type BearerError, challengeHeaders } from './challenge.ts'
+import { maxCredentialBytes, objection, schemeValue } from './credentials.ts'
+import type { Failures } from './failures.ts'
+import type { AuthGate } from './gate.ts'
+import { type Finding, judge, missing } from './judge.ts'
+import { principalOf } from './principal.ts'
 
-/** One way to prove who is calling. */
-export interface Authenticator {
-  /** As in the configuration: `bearer`. */
-  readonly name: string
-  /** The value of a WWW-Authenticate challenge for it (RFC 9110 section 11.6.1). */
-  challenge(error: 'invalid_token' | undefined): string
-  /**
-   * @returns the principal, or undefined when the request carries no credential of this kind
-   * @throws ERR_AUTH_INVALID when it carries one that does not hold
-   */
-  authenticate(request: Trusted): Principal | undefined | Promise<Principal | undefined>
-  /** True while the credential behind a principal it has named is still good. */
-  vouchesFor(principal: Principal): boolean
-}
+export { stillTrusted } from './principal.ts'
+export type { Authenticator }
 
-/** Whether a session or stream of this principal may go on under these authenticators. */
-export function stillTrusted(principal: Principal, authenticators: readonly Authenticator[]): boolean {
-  if (authenticators.length === 0) return principal.id === anonymous.id
-  return authenticators.some((each) => each.vouchesFor(principal))
+export interface AuthenticateOptions {
+  /** The gate of the moment. */
+  readonly gate: () => AuthGate
+  /** One for all ways in, and for the life of the process: a reload frees nobody. */
+  readonly failures: Failures
+  readonly clock: Pick<Clock, 'after'>
+  readonly bearerChallenge: BearerChallenge
+  /** Of one header with a credential. Default 12 KiB. */
+  readonly maxCredentialBytes?: number
 }
 
 /**
- * The layer that finds out who is calling, from the headers alone: no body of a stranger is read. With no
- * authenticator everyone is the one anonymous principal. All failures look alike to the client.
+ * The layer that finds out who is calling, from the headers alone: no body of a stranger is read. It returns what the
+ * next returned, without a promise of its own, when every method answers at once.
+ *
+ * Refusals: ERR_AUTH_MISSING when the request brings nothing for a layer; no method is asked then, so that it is no way
+ * to try one credential of several. ERR_AUTH_INVALID for any credential that does not hold, for methods that do not
+ * answer in time, a header twice, one that is too large, or a token in the URL; all of these look alike.
+ * ERR_RATE_LIMITED in its place when the address has failed too often. ERR_SCOPE when a token lacks scopes.
  */
 export function authenticate<I extends Trusted>(
-  authenticators: () => readonly Authenticator[],
+  composed: AuthenticateOptions | (() => readonly Authenticator[]),
 ): Layer<I, I & Pick<Identified, 'principal'>> {
+  const options = typeof composed === 'function' ? listed(composed) : composed
   return (trusted, next) => {
-    const all = authenticators()
-    if (all.length === 0) return next({ ...trusted, principal: anonymous })
-    const found = firstOf(all, trusted)
-    if (found instanceof Promise) return found.then((principal) => next({ ...trusted, principal }))
-    return next({ ...trusted, principal: found })
-  }
-}
-
-function firstOf(all: readonly Authenticator[], request: Trusted, from = 0): Principal | Promise<Principal> {
-  const refusal = (thrown: unknown): SidecarError => {
-    const error = SidecarError.from(thrown)
-    return error.code === 'ERR_AUTH_INVALID' ? challenged(all, error.detail, 'invalid_token') : error
-  }
-  for (let i = from; i < all.length; i++) {
-    let found: Principal | undefined | Promise<Principal | undefined>
-    try {
-      found = all[i]?.authenticate(request)
-    } catch (thrown) {
-      throw refusal(thrown)
-    }
+    const identified = trusted as I & Draft<Pick<Identified, 'principal'>>
+    const gate = options.gate()
+    const found = gate.layers.length === 0 ? anonymous : identify(trusted, gate, options)
     if (found instanceof Promise) {
-      return found.then(
-        (known) => known ?? firstOf(all, request, i + 1),
-        (thrown: unknown) => Promise.reject(refusal(thrown)),
-      )
+      return found.then((principal) => {
+        identified.principal = principal
+        return next(identified)
+      })
     }
-    if (found !== undefined) return found
+    identified.principal = found
+    return next(identified)
   }
-  throw challenged(all, undefined, undefined)
 }
 
-function challenged(
-  all: readonly Authenticator[],
-  detail: string | undefined,
-  error: 'invalid_token' | undefined,
-): SidecarError {
-  const headers = { 'WWW-Authenticate': all.map((each) => each.challenge(error)).join(', ') }
-  const code = error === undefined ? 'ERR_AUTH_MISSING' : 'ERR_AUTH_INVALID'
-  return new SidecarError(code, detail === undefined ? { headers } : { detail, headers })
+/** One request before the gate. */
+interface Case {
+  readonly request: Trusted
+  readonly gate: AuthGate
+  readonly attempt: RequestAttempt
+  readonly bearerChallenge: BearerChallenge
+}
+
+function identify(
+  request: Trusted,
+  gate: AuthGate,
+  options: AuthenticateOptions,
+): Principal | Promise<Principal> {
+  const attempt = new RequestAttempt(request, gate, options.failures)
+  const which: Case = { request, gate, attempt, bearerChallenge: options.bearerChallenge }
+  const objected = objection(request, gate.headers, options.maxCredentialBytes ?? maxCredentialBytes)
+  if (objected !== undefined) throw invalid(which, objected, undefined)
+  const absent = missing(gate, request)
+  if (absent !== undefined) {
+    throw new SidecarError('ERR_AUTH_MISSING', { detail: absent, headers: challenges(which, undefined) })
+  }
+  const findings = judge(gate, request, attempt)
+  if (!(findings instanceof Promise)) return conclude(which, findings)
+  const late = (names: string): Finding[] => [
+    new SidecarError('ERR_AUTH_INVALID', { detail: `no answer within ${gate.timeoutMs} ms: ${names}` }),
+  ]
+  return attempt.inTime(options.clock, findings, late).then((all) => conclude(which, all))
+}
+
+function conclude(which: Case, findings: readonly Finding[]): Principal {
+  const errors = findings.filter((each) => each instanceof SidecarError)
+  if (errors.length === 0) return principalOf(findings as readonly Identity[])
+  const refused = errors.filter(({ code }) => code === 'ERR_AUTH_INVALID' || code === 'ERR_AUTH_MISSING')
+  if (refused.length > 0) {
+    const detail = [...refused.map(reason), ...which.attempt.notes].join('; ')
+    throw invalid(which, detail, refused.find(({ cause }) => cause !== undefined)?.cause)
+  }
+  // What a token lacks is told only to who has proven everything else.
+  throw errors.find(({ code }) => code !== 'ERR_SCOPE') ?? insufficient(which, errors)
+}
+
+function invalid(which: Case, detail: string, cause: unknown): SidecarError {
+  const { attempt, request } = which
+  const limited = attempt.limited(detail)
+  // Somebody we ask is slow: that says nothing about who sent the request.
+  if (!attempt.expired) attempt.failed()
+  if (limited !== undefined) return limited
+  const error = schemeValue(request, 'Bearer') === undefined ? undefined : 'invalid_token'
+  return new SidecarError('ERR_AUTH_INVALID', { detail, cause, headers: challenges(which, error) })
+}
+
+function insufficient({ bearerChallenge }: Case, errors: readonly SidecarError[]): SidecarError {
+  const scopes = [...new Set(errors.flatMap(({ data }) => (data?.['scopes'] ?? []) as readonly string[]))]
+  return new SidecarError('ERR_SCOPE', {
+    detail: errors.map(reason).join('; '),
+    data: { scopes },
+    headers: { 'WWW-Authenticate': bearerChallenge('insufficient_scope', scopes) },
+  })
+}
+
+function challenges(
+  { gate, bearerChallenge }: Case,
+  error: BearerError | undefined,
+): Readonly<Record<string, string>> {
+  return challengeHeaders(gate, () => bearerChallenge(error, gate.scopes))
+}
+
+function reason({ detail, code }: SidecarError): string {
+  return detail ?? code
 }

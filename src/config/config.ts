@@ -1,3 +1,4 @@
+import type { Policy } from '../core/policy.ts'
 import type { LOG_LEVELS } from './values.ts'
 
 export type LogLevel = (typeof LOG_LEVELS)[number]
@@ -31,6 +32,12 @@ export interface Config {
     readonly allowedHosts: readonly string[]
     /** As a browser writes them: `scheme://host` or `scheme://host:port`. */
     readonly allowedOrigins: readonly string[]
+    /** PEM files, read when the listener is made and when they change. Undefined: plain HTTP. */
+    readonly tls:
+      | { readonly certFile: string; readonly keyFile: string; readonly minVersion: 'TLSv1.2' | 'TLSv1.3' }
+      | undefined
+    /** Addresses and networks whose word on the client's address and certificate is taken. */
+    readonly trustedProxies: readonly string[]
     readonly streamableHttp: boolean
     readonly httpSse: boolean
     readonly webSocket: boolean
@@ -43,8 +50,11 @@ export interface Config {
     readonly requestBodyBytes: number
     readonly serverMessageBytes: number
     readonly sessions: number
+    /** At most `sessions`. */
+    readonly sessionsPerPrincipal: number
     readonly processes: number
     readonly processesPerPrincipal: number
+    readonly inFlight: number
     readonly inFlightPerPrincipal: number
     readonly subscriptionsPerPrincipal: number
     readonly connections: number
@@ -60,6 +70,12 @@ export interface Config {
   }
   readonly shutdownGraceMs: number
   readonly log: { readonly level: LogLevel; readonly format: 'auto' | 'json' | 'pretty' }
+  /** OME documents, and where what they refer to is mounted. */
+  readonly manifests: readonly string[]
+  readonly secretsDir: string
+  readonly configMapsDir: string
+  /** Who may come in and what they may do: made of all of `auth`, `authorization`, limits, `audit` and the documents. */
+  readonly policy: Policy
 }
 
 /** Dotted paths of the values: a record with any key (`envSet`) and a list are values, the other objects are sections. */
@@ -74,7 +90,7 @@ type Leaves<T, Prefix extends string = ''> = {
 }[keyof T & string]
 
 /** `'limits.requestBodyBytes'` and so on: the name of each value inside `Config`. */
-export type ConfigKey = Leaves<Config>
+export type ConfigKey = Leaves<Omit<Config, 'policy'>>
 
 /** The type of the value that a dotted path names. */
 export type ValueAt<T, Key extends string> = Key extends `${infer Head}.${infer Rest}`

@@ -5,7 +5,9 @@ import {
   isNode,
   isSeq,
   LineCounter,
+  type Document as Parsed,
   Parser,
+  parseAllDocuments,
   parseDocument,
   visit,
   type YAMLError,
@@ -32,8 +34,39 @@ export interface Document {
   readonly where: (offset: number) => string
 }
 
+const OPTIONS = {
+  // The message of a pretty error repeats lines of the file, which may hold secrets.
+  prettyErrors: false,
+  stringKeys: true,
+  // Stated, so that a %YAML 1.1 directive cannot turn `no` into false or switch on more tags.
+  schema: 'core',
+  resolveKnownTags: false,
+} as const
+
 /** Reads one YAML 1.2 document. `name` is what the file is called in messages. Returns everything wrong with it. */
 export function readDocument(text: string, name: string): Document | readonly Problem[] {
+  const read = reader(text, name)
+  if (!('where' in read)) return read
+  const converted = convert(parseDocument(text, OPTIONS), read.where)
+  return 'problems' in converted ? converted.problems : converted
+}
+
+/** Reads all documents of a YAML 1.2 file; empty ones are left out. Returns everything wrong with them. */
+export function readDocuments(
+  text: string,
+  name: string,
+): readonly Document[] | { readonly problems: readonly Problem[] } {
+  const read = reader(text, name)
+  if (!('where' in read)) return { problems: read }
+  const converted = [...parseAllDocuments(text, OPTIONS)].flatMap((document) =>
+    document.contents === null && document.errors.length === 0 ? [] : [convert(document, read.where)],
+  )
+  const problems = converted.flatMap((each) => ('problems' in each ? each.problems : []))
+  return problems.length > 0 ? { problems } : converted.filter((each) => 'value' in each)
+}
+
+/** How to name places in the text, unless there is too much of it. */
+function reader(text: string, name: string): Pick<Document, 'where'> | readonly Problem[] {
   const lines = new LineCounter()
   const where = (offset: number): string => {
     const { line, col } = lines.linePos(offset)
@@ -41,36 +74,36 @@ export function readDocument(text: string, name: string): Document | readonly Pr
     return `${name}:${Math.max(line, 1)}:${Math.max(col, 1)}`
   }
   const tooMuch = excess(text, lines)
-  if (tooMuch !== undefined) return [{ where: where(tooMuch.offset), message: tooMuch.message }]
+  return tooMuch === undefined ? { where } : [{ where: where(tooMuch.offset), message: tooMuch.message }]
+}
+
+function convert(
+  document: Parsed,
+  where: Document['where'],
+): Document | { readonly problems: readonly Problem[] } {
+  const wrong = relevant([...document.errors, ...document.warnings])
+  if (wrong.length > 0) {
+    const problems = wrong.map(({ code, pos }) => ({
+      where: where(pos[0]),
+      message: EXPLAINED[code] ?? 'not valid YAML',
+    }))
+    return { problems }
+  }
   let alias = 0
+  visit(document, {
+    Alias(_key, node) {
+      alias = start(node) ?? 0
+      return visit.BREAK
+    },
+  })
   try {
-    const document = parseDocument(text, {
-      // The message of a pretty error repeats lines of the file, which may hold secrets.
-      prettyErrors: false,
-      stringKeys: true,
-      // Stated, so that a %YAML 1.1 directive cannot turn `no` into false or switch on more tags.
-      schema: 'core',
-      resolveKnownTags: false,
-    })
-    const wrong = relevant([...document.errors, ...document.warnings])
-    if (wrong.length > 0)
-      return wrong.map(({ code, pos }) => ({
-        where: where(pos[0]),
-        message: EXPLAINED[code] ?? 'not valid YAML',
-      }))
-    visit(document, {
-      Alias(_key, node) {
-        alias = start(node) ?? 0
-        return visit.BREAK
-      },
-    })
     const value: unknown = document.toJS({ maxAliasCount: MAX_ALIASES }) ?? {}
     return { value, offset: (path: Path, key?: 'key') => offsetOf(document.contents, path, key), where }
   } catch (error) {
     // Thrown, not collected: aliases beyond the limit or without an anchor.
     if (!(error instanceof ReferenceError)) throw error
     const message = `aliases (*name) point nowhere or stand for more than ${MAX_ALIASES} nodes: write the values out`
-    return [{ where: where(alias), message }]
+    return { problems: [{ where: where(alias), message }] }
   }
 }
 
@@ -126,7 +159,8 @@ function start(node: unknown): number | undefined {
 // Written here, because some messages of the parser repeat a piece of the file, which may be a secret.
 const EXPLAINED: Partial<Record<ErrorCode, string>> = {
   DUPLICATE_KEY: 'this key is there twice: keep one of the two',
-  MULTIPLE_DOCS: 'a second document begins here (---): the file holds only one',
+  MULTIPLE_DOCS:
+    'a second document begins here (---): the file holds only one; OME documents are named with --manifest',
   TAG_RESOLVE_FAILED: 'tags (!name) are not supported: write the plain value',
   NON_STRING_KEY: 'a key must be plain text',
   TAB_AS_INDENT: 'not valid YAML: a tab indents this line, use spaces',

@@ -1,12 +1,13 @@
 import type * as z from 'zod'
 import { fieldList } from './fields.ts'
+import { dotted } from './layer.ts'
 import { nearest } from './nearest.ts'
 import { type Fault, kindOf, type Path } from './parsed.ts'
 import { fileSchema } from './schema.ts'
 import { sectionAt } from './sections.ts'
 
 /** Something wrong in the file. */
-export interface FileFault extends Fault {
+export interface FileFault extends Omit<Fault, 'key'> {
   /** The key itself is wrong, not its value. */
   readonly key: boolean
   /** The value or section that was meant: nothing sure is known about it now. */
@@ -27,11 +28,19 @@ function faultsOf(issue: z.core.$ZodIssue, base: Path, input: unknown): readonly
     const meant = kindOf(valueAt(input, path)) === 'a section' ? issue.errors.at(-1) : issue.errors[0]
     return (meant ?? []).flatMap((inner) => faultsOf(inner, path, input))
   }
-  if (issue.code !== 'invalid_type') return [{ path, about: path, key: false, message: issue.message }]
+  if (issue.code !== 'invalid_type') {
+    const key = issue.code === 'custom' && issue.params?.['key'] === true
+    return [{ path, about: path, key, message: key ? inside(path, issue.message) : issue.message }]
+  }
   const given = kindOf(valueAt(input, path))
   const advice = given === 'nothing' ? ': fill it or leave it out' : ''
   const message = `must be a section of keys (${sectionAt(path).names.join(', ')}), not ${given}${advice}`
   return [{ path, about: path, key: false, message }]
+}
+
+/** A message about a key, which is not repeated, with the value that it stands in. */
+function inside(path: Path, message: string): string {
+  return `${dotted('', path.slice(0, -1)).slice(1)}: ${message}`
 }
 
 function unknownKey(section: Path, name: string): FileFault {

@@ -1,4 +1,8 @@
+import type { AuditSettings } from './audit-values.ts'
+import type { AuthSettings } from './auth-values.ts'
+import type { AuthzSettings } from './authz-values.ts'
 import type { Config, ConfigKey, ValueAt } from './config.ts'
+import type { LimitSettings } from './limit-values.ts'
 import type { ValueType } from './values.ts'
 
 /** A value the file can hold. */
@@ -29,7 +33,19 @@ export type Field<T> = Fallback<T> & {
   readonly variable?: string
 }
 
-/** The values of `Config`, and the one that only the checks read. */
-export type SettingKey = ConfigKey | 'server.envAllowDangerous'
+/** What `Config.policy` is made of, as the file has it. */
+export interface PolicySettings extends AuthSettings, AuthzSettings, LimitSettings, AuditSettings {}
 
-export type ValueOf<K extends SettingKey> = K extends ConfigKey ? ValueAt<Config, K> : boolean
+/** The values of `Config`, those that its policy is made of, and the one that only the checks read. */
+export type SettingKey = ConfigKey | keyof PolicySettings | 'server.envAllowDangerous'
+
+export type ValueOf<K extends SettingKey> = K extends ConfigKey
+  ? ValueAt<Config, K>
+  : K extends keyof PolicySettings
+    ? PolicySettings[K]
+    : boolean
+
+/** The fields whose keys begin with one of these words. */
+export type FieldsOf<Head extends string> = {
+  readonly [K in SettingKey as K extends Head | `${Head}.${string}` ? K : never]: Field<ValueOf<K>>
+}

@@ -5,7 +5,9 @@ import type { Problem } from './error.ts'
 import { fileFaults } from './faults.ts'
 import { fieldList } from './fields.ts'
 import { dotted, Layer } from './layer.ts'
+import { isSection } from './object.ts'
 import type { Path } from './parsed.ts'
+import { places } from './places.ts'
 import type { NamedFile } from './sources.ts'
 
 /**
@@ -27,7 +29,17 @@ export async function readConfigFile(
     return unreadable([{ where: named.where, message }])
   }
   const document = readDocument(text, named.path)
-  return 'value' in document ? readValues(document, dirname(path)) : unreadable(document)
+  if (!('value' in document)) return unreadable(document)
+  if (isManifest(document.value)) {
+    const message =
+      'this is an OME document: name its file with --manifest (or in manifests), not with --config'
+    return unreadable([{ where: document.where(document.offset([])), message }])
+  }
+  return readValues(document, dirname(path))
+}
+
+function isManifest(value: unknown): boolean {
+  return isSection(value) && Object.hasOwn(value, 'apiVersion') && Object.hasOwn(value, 'kind')
 }
 
 function unreadable(problems: readonly Problem[]): Layer {
@@ -54,8 +66,7 @@ function readValues(document: Document, folder: string): Layer {
     const input = given(document.value, parts)
     const parsed = field.type.parse(input)
     // What is wrong is in the list already; and where a section stands for a word (`auth`), its values are read.
-    if (input !== undefined && parsed.ok)
-      layer.enter(key, parsed, folder, (inner) => document.where(document.offset([...parts, ...inner])))
+    if (input !== undefined && parsed.ok) layer.enter(key, parsed, folder, ...places(document, parts))
   }
   return layer
 }

@@ -3,6 +3,7 @@ import type { Problem } from './error.ts'
 import type { Field, SettingKey } from './field.ts'
 import { FIELDS } from './fields.ts'
 import type { Parsed, Path } from './parsed.ts'
+import type { ValueType } from './values.ts'
 
 /** One value and where it was given. */
 export interface Setting {
@@ -11,6 +12,8 @@ export interface Setting {
   readonly where: string
   /** The same for a part of the value; differs from `where` only in a file. */
   readonly at: (path: Path) => string
+  /** The same for a part that somebody gave; undefined where a default stands. */
+  readonly given: (path: Path) => string | undefined
 }
 
 /** What one source (flags, variables, file) says. */
@@ -23,23 +26,29 @@ export class Layer {
   unreadable = false
 
   /**
-   * Enters a parsed value, or what is wrong with it. Relative paths are resolved against `folder`. `name` opens the
-   * message where `at` alone does not say which value is meant.
+   * Enters a parsed value, or what is wrong with it. Relative paths are resolved against `folder`.
    */
-  enter(key: SettingKey, parsed: Parsed<unknown>, folder: string, at: Setting['at'], name = ''): void {
+  enter(
+    key: SettingKey,
+    parsed: Parsed<unknown>,
+    folder: string,
+    at: Setting['at'],
+    given: Setting['given'] = at,
+  ): void {
     if (parsed.ok) {
       const { type }: Field<unknown> = FIELDS[key]
-      const value = type.onDisk === undefined ? parsed.value : resolve(folder, String(parsed.value))
-      this.settings.set(key, { value, where: at([]), at })
+      const value = absolute(type, parsed.value, folder)
+      this.settings.set(key, { value, where: at([]), at, given })
       return
     }
     this.failed.add(key)
-    for (const { path, message } of parsed.faults)
-      this.problems.push({
-        where: at(path),
-        message: name === '' ? message : `${dotted(name, path)}: ${message}`,
-      })
+    for (const { path, message } of parsed.faults) this.problems.push({ where: at(path), message })
   }
+}
+
+/** The same value with all its paths absolute. */
+export function absolute<T>(type: ValueType<T>, value: T, folder: string): T {
+  return type.mapPaths === undefined ? value : type.mapPaths(value, (path) => resolve(folder, path), [])
 }
 
 /** `listen.allowedOrigins[2]`, `server.env.set.NAME`. */

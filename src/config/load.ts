@@ -1,18 +1,26 @@
 import { dirname, resolve } from 'node:path'
 import type { Config } from './config.ts'
-import type { ReadFile } from './disk.ts'
+import { type ReadFile, readTextFile } from './disk.ts'
 import { BASE_ENVIRONMENT } from './environment.ts'
 import { ConfigError, type Problem } from './error.ts'
-import type { Field, SettingKey, ValueOf } from './field.ts'
-import { FIELDS, fieldList } from './fields.ts'
+import type { Field, SettingKey } from './field.ts'
+import { FIELDS, fieldList, isPolicyKey } from './fields.ts'
 import type { Flags } from './flags.ts'
-import type { Layer, Setting } from './layer.ts'
+import { givenBy, nowhere } from './given.ts'
+import { dotted, Layer, type Setting } from './layer.ts'
+import type { Documents } from './manifest/load.ts'
+import type { Start } from './manifest/server.ts'
+import { Origins } from './origins.ts'
+import type { Path } from './parsed.ts'
+import { buildPolicy, NO_ADDITION } from './policy.ts'
 import { RULES } from './rules.ts'
 import { configFile, type Environment, readFlags, readVariables } from './sources.ts'
+import type { PathUse } from './values.ts'
 
 export type { Config, ConfigKey, LogLevel } from './config.ts'
 export { ConfigError, type Problem } from './error.ts'
 export { FLAGS, type FlagSpec, type Flags } from './flags.ts'
+export type { Origin } from './origins.ts'
 
 export interface LoadInput {
   /** Parsed options, by `FlagSpec.key`; an option that was not given is undefined. */
@@ -30,6 +38,10 @@ export interface LoadedConfig {
   readonly config: Config
   /** Every value as it was given, with its origin. */
   readonly settings: ReadonlyMap<SettingKey, Setting>
+  /** Where the layers, methods, rules and limits of `config.policy` come from. */
+  readonly origins: Origins
+  /** What works and should still be known. */
+  readonly warnings: readonly Problem[]
   /** Absolute paths of the configuration file and the files it names: what to watch for a reload. */
   readonly files: readonly string[]
 }
@@ -40,23 +52,85 @@ export interface LoadedConfig {
  * there is a file. Throws `ConfigError` with everything that is wrong.
  */
 export async function loadConfig(input: LoadInput): Promise<LoadedConfig> {
+  const read = input.readFile ?? readTextFile
   const layers = [readFlags(input.flags, input.command, input.cwd), await readVariables(input.env, input.cwd)]
   const named = configFile(input.flags, input.env)
   if (named !== undefined) {
     // Only now: this import costs more than the rest of the start.
     const { readConfigFile } = await import('./file.ts')
-    layers.push(await readConfigFile(named, input.cwd, input.readFile))
+    layers.push(await readConfigFile(named, input.cwd, read))
   }
+  const problems: Problem[] = []
+  const origins = new Origins()
+  const documents = await documentsOf(settingsOf(layers), input, read, origins)
+  if (documents !== undefined) layers.push(documentLayer(documents, layers, input.cwd))
 
   const settings = settingsOf(layers)
-  const config = assemble(settings)
-  const problems = layers.flatMap((layer) => layer.problems)
-  problems.push(...(await missingFiles(settings)))
-  if (!layers.some(({ unreadable }) => unreadable)) problems.push(...brokenRules(config, settings, layers))
+  if (documents?.start !== undefined) addVariables(settings, documents.start)
+  const frame = assemble(settings)
+  const given = givenBy(settings)
+  const addition = documents?.addition ?? NO_ADDITION
+  const policy = await buildPolicy({ given, config: frame, addition, origins, read, problems })
+  const config: Config = { ...frame, policy }
+
+  problems.unshift(...layers.flatMap((layer) => layer.problems))
+  const paths = pathsOf(settings)
+  problems.push(...(await unusable(paths)))
+  if (!layers.some(({ unreadable }) => unreadable)) {
+    const failed = (key: SettingKey): boolean => layers.some((layer) => layer.failed.has(key))
+    const { value, setting } = given
+    const at = (key: SettingKey, path: Path = []): string => setting(key).at(path)
+    const rules = RULES.filter(({ reads }) => !reads.some(failed))
+    problems.push(...rules.flatMap(({ check }) => check({ config, value, at, origins, addition })))
+  }
   if (problems.length > 0) throw new ConfigError(problems)
-  const file = named === undefined ? undefined : resolve(input.cwd, named.path)
-  const files = [file, config.auth.bearerTokenFile].filter((path) => path !== undefined)
-  return { config, settings, files }
+  const file = named === undefined ? [] : [resolve(input.cwd, named.path)]
+  const watched = paths.filter(({ use }) => use === 'file').map(({ path }) => path)
+  const files = [...new Set([...file, ...watched, ...(documents?.files ?? [])])]
+  return { config, settings, origins, warnings: documents?.warnings ?? [], files }
+}
+
+async function documentsOf(
+  settings: ReadonlyMap<SettingKey, Setting>,
+  { env, cwd }: LoadInput,
+  read: ReadFile,
+  origins: Origins,
+): Promise<Documents | undefined> {
+  const given = givenBy(settings)
+  if (given.value('manifests').length === 0) return undefined
+  const { loadManifests } = await import('./manifest/load.ts')
+  return await loadManifests({ given, env, cwd, read, origins })
+}
+
+/** What documents say about the server, which everything else comes before. */
+function documentLayer({ start, problems }: Documents, layers: readonly Layer[], cwd: string): Layer {
+  const layer = new Layer()
+  layer.problems.push(...problems)
+  if (problems.length > 0) layer.failed.add('manifests')
+  if (start === undefined || layers.some(({ settings }) => settings.has('server.command'))) return layer
+  const { command, commandWhere } = start
+  if (command.length > 0) {
+    layer.enter('server.command', FIELDS['server.command'].type.parse(command), cwd, () => commandWhere)
+    return layer
+  }
+  layer.failed.add('server.command')
+  const message =
+    'the container mcp-server has no command: write it out, since the entrypoint of its image is not known here'
+  layer.problems.push({ where: commandWhere, message })
+  return layer
+}
+
+/** Variables of the document beside those of the file, which win. */
+function addVariables(settings: Map<SettingKey, Setting>, { env, envWhere }: Start): void {
+  if (Object.keys(env).length === 0) return
+  const { setting, value } = givenBy(settings)
+  const [own, mine] = [setting('server.envSet'), value('server.envSet')]
+  const at = (path: Path): string => {
+    const [name] = path
+    if (name === undefined) return own.where === 'default' ? envWhere(undefined) : own.where
+    return Object.hasOwn(mine, name) ? own.at(path) : envWhere(String(name))
+  }
+  settings.set('server.envSet', { value: { ...env, ...mine }, where: at([]), at, given: at })
 }
 
 function settingsOf(layers: readonly Layer[]): Map<SettingKey, Setting> {
@@ -65,7 +139,7 @@ function settingsOf(layers: readonly Layer[]): Map<SettingKey, Setting> {
     const given = layers.find((layer) => layer.settings.has(key))?.settings.get(key)
     // What a field inherits from stands before it in the table.
     const inherited = 'inherits' in field ? settings.get(field.inherits) : undefined
-    settings.set(key, given ?? inherited ?? { value: fallback(field), where: 'default', at: () => 'default' })
+    settings.set(key, given ?? inherited ?? { ...nowhere, value: fallback(field) })
   }
   return settings
 }
@@ -77,47 +151,63 @@ function fallback(field: Field<unknown>): unknown {
   return parsed.value
 }
 
-function assemble(settings: ReadonlyMap<SettingKey, Setting>): Config {
+function assemble(settings: ReadonlyMap<SettingKey, Setting>): Omit<Config, 'policy'> {
   const config: Record<string, unknown> = {}
   for (const [key, { value }] of settings) {
-    if (key === 'server.envAllowDangerous') continue
+    if (key === 'server.envAllowDangerous' || isPolicyKey(key)) continue
     const [head, name] = key.split('.') as [string, string?]
     if (name === undefined) config[head] = value
     else config[head] = { ...(config[head] as object | undefined), [name]: value }
   }
   // The type of the table demands one field for each value of `Config`, so nothing is left out.
-  const complete = config as unknown as Config
+  const complete = config as unknown as Omit<Config, 'policy'>
   const envAllow = [...new Set([...BASE_ENVIRONMENT, ...complete.server.envAllow])]
-  return { ...complete, server: { ...complete.server, envAllow } }
+  const { sessions, sessionsPerPrincipal } = complete.limits
+  return {
+    ...complete,
+    server: { ...complete.server, envAllow },
+    limits: { ...complete.limits, sessionsPerPrincipal: Math.min(sessions, sessionsPerPrincipal) },
+  }
 }
 
-function brokenRules(
-  config: Config,
-  settings: ReadonlyMap<SettingKey, Setting>,
-  layers: readonly Layer[],
-): readonly Problem[] {
-  const failed = (key: SettingKey): boolean => layers.some((layer) => layer.failed.has(key))
-  return RULES.filter(({ reads }) => !reads.some(failed)).flatMap(({ check }) =>
-    check({
-      config,
-      value: <K extends SettingKey>(key: K) => settings.get(key)?.value as ValueOf<K>,
-      at: (key, path = []) => settings.get(key)?.at(path) ?? 'default',
-    }),
-  )
+interface NamedPath {
+  readonly path: string
+  readonly use: PathUse
+  readonly where: string
+  /** Of the value, for messages. */
+  readonly name: string
 }
 
-async function missingFiles(settings: ReadonlyMap<SettingKey, Setting>): Promise<readonly Problem[]> {
-  const problems: Problem[] = []
-  for (const [key, { value, where }] of settings) {
+/** Every path that the settings name. */
+function pathsOf(settings: ReadonlyMap<SettingKey, Setting>): readonly NamedPath[] {
+  const paths: NamedPath[] = []
+  for (const [key, { value, at }] of settings) {
     const { file, type }: Field<unknown> = FIELDS[key]
-    if (type.onDisk === undefined || typeof value !== 'string') continue
+    if (value === undefined) continue
+    type.mapPaths?.(
+      value,
+      (path, use, inner) => {
+        paths.push({ path, use, where: at(inner), name: dotted(file, inner) })
+        return path
+      },
+      [],
+    )
+  }
+  return paths
+}
+
+async function unusable(paths: readonly NamedPath[]): Promise<readonly Problem[]> {
+  const problems: Problem[] = []
+  for (const { path, use, where, name } of paths) {
+    if (use === 'place') continue
     const { missing } = await import('./disk.ts')
-    const reason = await missing(type.onDisk, value)
+    const kind = use === 'folder' ? 'folder' : 'file'
+    const reason = use === 'output' ? await missing('folder', dirname(path)) : await missing(kind, path)
     // Only the folder is repeated: a token written where its file belongs must not get into a log.
     if (reason !== undefined)
       problems.push({
         where,
-        message: `the ${type.onDisk} of ${file} ${reason} (looked in ${dirname(value)})`,
+        message: `the ${use === 'output' ? 'folder' : kind} of ${name} ${reason} (looked in ${dirname(path)})`,
       })
   }
   return problems

@@ -5,6 +5,8 @@ export interface Fault {
   readonly path: Path
   /** What is wrong and what would be right. Never holds a value that may be a secret. */
   readonly message: string
+  /** The last name of the path is what is wrong, not its value. */
+  readonly key?: true
 }
 
 export type Parsed<T> =

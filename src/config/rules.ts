@@ -1,37 +1,6 @@
-import { isLoopback } from '../core/net.ts'
-import type { Config } from './config.ts'
+import { AUTH_RULES } from './auth-rules.ts'
 import { dangerousVariable } from './environment.ts'
-import type { Problem } from './error.ts'
-import type { Field, SettingKey, ValueOf } from './field.ts'
-import { FIELDS } from './fields.ts'
-import type { Path } from './parsed.ts'
-
-/** What a rule sees: the values, and where each was given (`default` where nobody gave it). */
-export interface Checked {
-  readonly config: Config
-  /** A value as it was given, without the base set that `config.server.envAllow` holds too. */
-  readonly value: <K extends SettingKey>(key: K) => ValueOf<K>
-  readonly at: (key: SettingKey, path?: Path) => string
-}
-
-/** A demand on several values at once. */
-export interface Rule {
-  /** It is skipped when one of these was given wrongly. */
-  readonly reads: readonly SettingKey[]
-  /** The demand, for the reference. */
-  readonly doc: string
-  readonly check: (checked: Checked) => readonly Problem[]
-}
-
-/** The first of `keys` that somebody gave; all at their default: the first. */
-function given({ at }: Checked, ...keys: readonly [SettingKey, ...SettingKey[]]): string {
-  return at(keys.find((key) => at(key) !== 'default') ?? keys[0])
-}
-
-function show(key: SettingKey, value: unknown): string {
-  const { file, type }: Field<unknown> = FIELDS[key]
-  return `${file} ${type.show(value)}`
-}
+import { given, type Rule, show } from './rule.ts'
 
 function sameAddress(a: string, b: string): boolean {
   const any = (host: string): boolean => host === '0.0.0.0' || host === '::'
@@ -41,10 +10,11 @@ function sameAddress(a: string, b: string): boolean {
 const DANGEROUS_ADVICE =
   'changes what code runs: remove it, or set server.env.allowDangerous: true in the file'
 
+/** Every demand on several values at once. */
 export const RULES: readonly Rule[] = [
   {
-    reads: ['server.command'],
-    doc: 'There must be a command: after `--`, in `MCP_SIDECAR_COMMAND` or in `server.command`.',
+    reads: ['server.command', 'manifests'],
+    doc: 'There must be a command: after `--`, in `MCP_SIDECAR_COMMAND`, in `server.command` or in an MCPServer document.',
     check: ({ config }) =>
       config.server.command.length > 0
         ? []
@@ -56,32 +26,7 @@ export const RULES: readonly Rule[] = [
             },
           ],
   },
-  {
-    reads: ['auth.none', 'auth.bearerTokenFile'],
-    doc: '`auth: none` and a token file exclude each other, also when one comes from the file and the other from a flag.',
-    check: ({ config, at }) =>
-      config.auth.none && config.auth.bearerTokenFile !== undefined
-        ? [
-            {
-              where: at('auth.bearerTokenFile'),
-              message: `a token file is named here, and auth is none (${at('auth.none')}): keep one of the two`,
-            },
-          ]
-        : [],
-  },
-  {
-    reads: ['listen.host', 'auth.none', 'auth.bearerTokenFile'],
-    doc: 'Listening on an address that is not loopback needs a token file or an explicit `auth: none`.',
-    check: ({ config: { auth, listen }, at }) =>
-      isLoopback(listen.host) || auth.none || auth.bearerTokenFile !== undefined
-        ? []
-        : [
-            {
-              where: at('listen.host'),
-              message: `${show('listen.host', listen.host)} can be reached from other machines and there is no authentication: name a token file (--bearer-token-file FILE) or accept every caller (--auth none)`,
-            },
-          ],
-  },
+  ...AUTH_RULES,
   {
     reads: ['server.envAllow', 'server.envSet', 'server.envAllowDangerous'],
     doc: 'Variables that change what code runs are passed or set only with `server.env.allowDangerous: true`.',
@@ -107,6 +52,16 @@ export const RULES: readonly Rule[] = [
       if (requestTimeoutMs <= maxRequestTimeoutMs) return []
       const message = `${show('limits.requestTimeoutMs', requestTimeoutMs)} is longer than ${show('limits.maxRequestTimeoutMs', maxRequestTimeoutMs)}`
       return [{ where: given(checked, 'limits.requestTimeoutMs', 'limits.maxRequestTimeoutMs'), message }]
+    },
+  },
+  {
+    reads: ['limits.sessionsPerPrincipal', 'limits.sessions'],
+    doc: '`limits.sessionsPerPrincipal` is at most `limits.sessions`; its default follows.',
+    check: ({ config, value, at }) => {
+      const [one, all] = [value('limits.sessionsPerPrincipal'), config.limits.sessions]
+      const where = at('limits.sessionsPerPrincipal')
+      if (one <= all || where === 'default') return []
+      return [{ where, message: `limits.sessionsPerPrincipal ${one} is more than limits.sessions ${all}` }]
     },
   },
   {

@@ -15,8 +15,8 @@ function valueSchema(field: Field<unknown>): z.ZodType {
       const parsed = field.type.parse(input)
       if (parsed.ok) return
       // Not to be continued: in a union, a form that may go on hides what the other form has to say.
-      for (const { path, message } of parsed.faults)
-        context.addIssue({ code: 'custom', path: [...path], message, continue: false })
+      for (const { path, message, key = false } of parsed.faults)
+        context.addIssue({ code: 'custom', path: [...path], message, params: { key }, continue: false })
     })
     .meta({ ...field.type.json, ...fallback, description })
 }

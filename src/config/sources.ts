@@ -32,6 +32,8 @@ export async function readVariables(env: Environment, cwd: string): Promise<Laye
   const layer = new Layer()
   for (const [name, value] of Object.entries(env)) {
     if (!name.startsWith(VARIABLE_PREFIX) || value === undefined || isServiceLink(name, value)) continue
+    // What documents refer to may stand in one; which, they say.
+    if (/^MCP_SIDECAR_(SECRET|CONFIGMAP)_/.test(name)) continue
     const key = VARIABLES.get(name)
     if (key !== undefined) {
       const { type }: Field<unknown> = FIELDS[key]

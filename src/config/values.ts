@@ -1,4 +1,4 @@
-import { bad, type Fault, good, kindOf, type Parsed, quote } from './parsed.ts'
+import { bad, type Fault, good, kindOf, type Parsed, type Path, quote } from './parsed.ts'
 import { DURATION, formatQuantity, parseQuantity, quantityPattern, type Scale, SIZE } from './units.ts'
 
 /** From the most to the least talkative; `silent` writes nothing. */
@@ -6,6 +6,32 @@ export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', '
 
 /** Members of a JSON Schema (2020-12). */
 export type JsonShape = Readonly<Record<string, unknown>>
+
+/**
+ * What a path leads to. `file`: a file that is read when the configuration is put to work, and watched. `unwatched`: one
+ * that its reader reads anew by itself, or once for all. `folder`: one to enter. `output`: a file that may yet have to be
+ * made. `place`: a folder that need not be there.
+ */
+export type PathUse = 'file' | 'unwatched' | 'folder' | 'output' | 'place'
+
+/** Sees one path inside a value and says what stands there instead. */
+export type VisitPath = (path: string, use: PathUse, at: Path) => string
+
+/** One member of a value that has members, for the reference. */
+export interface MemberDoc {
+  /** Behind the name of the value: `.issuer`, `[].name`. */
+  readonly suffix: string
+  readonly type: string
+  /** `required`, a default in backquotes, or what its absence means. */
+  readonly fallback: string
+  readonly doc: string
+}
+
+/** One part of a value as a person would write it. */
+export interface Part {
+  readonly path: Path
+  readonly shown: string
+}
 
 /** One kind of value: how it is read from the file, from text, and how it is shown. */
 export interface ValueType<T> {
@@ -19,8 +45,12 @@ export interface ValueType<T> {
   parseText(text: string): Parsed<T>
   /** As a person would write it; secrets left out. */
   show(value: T): string
-  /** Set on paths: what has to be there when the configuration is loaded. */
-  readonly onDisk?: 'file' | 'folder'
+  /** Of what holds paths: the same value with each path as `visit` gives it back. */
+  mapPaths?(value: T, visit: VisitPath, at: Path): T
+  /** Of what has members. */
+  readonly members?: readonly MemberDoc[]
+  /** Of what has members: those that are there, one by one. */
+  parts?(value: T): readonly Part[]
 }
 
 /** A value whose text means the same everywhere. `check` sees text that is not empty and holds no NUL. */
@@ -116,13 +146,18 @@ export function size(min: string, max: string): ValueType<number> {
   return quantity(SIZE, min, max)
 }
 
-/** A list; from one text, the parts between commas. Every wrong item is reported at its own place. */
-export function list<T>(item: ValueType<T>): ValueType<readonly T[]> {
+/**
+ * A list; from one text, the parts between commas. Every wrong item is reported at its own place.
+ *
+ * @param min how many items there must be, 0 or 1
+ */
+export function list<T>(item: ValueType<T>, min: 0 | 1 = 0): ValueType<readonly T[]> {
   const parse = (input: unknown): Parsed<readonly T[]> => {
     if (!Array.isArray(input)) {
       const advice = typeof input === 'string' && input !== '' ? ': put it in square brackets' : ''
       return bad(`must be a list, not ${kindOf(input)}${advice}`)
     }
+    if (input.length < min) return bad('is empty: it needs at least one item')
     const values: T[] = []
     const faults: Fault[] = []
     for (const [index, entry] of input.entries()) {
@@ -134,14 +169,35 @@ export function list<T>(item: ValueType<T>): ValueType<readonly T[]> {
   }
   return {
     name: `list of ${item.name}`,
-    json: { type: 'array', items: item.json },
+    json: { type: 'array', items: item.json, ...(min === 0 ? {} : { minItems: min }) },
     parse,
     parseText: (input) => parse(input.split(',').map((part) => part.trim())),
     show: (values) => (values.length === 0 ? 'none' : values.map((value) => item.show(value)).join(', ')),
+    mapPaths: (values, visit, at) =>
+      item.mapPaths === undefined
+        ? values
+        : values.map((value, index) => item.mapPaths?.(value, visit, [...at, index]) ?? value),
+    ...(item.members === undefined
+      ? {}
+      : {
+          members: item.members.map((member) => ({ ...member, suffix: `[]${member.suffix}` })),
+          parts: (values) =>
+            values.flatMap((value, index) =>
+              (item.parts?.(value) ?? []).map(({ path, shown }) => ({ path: [index, ...path], shown })),
+            ),
+        }),
   }
 }
 
-/** A path to something that has to exist; the loader makes it absolute and looks. */
-export function path(onDisk: 'file' | 'folder'): ValueType<string> {
-  return { ...text(`path of a ${onDisk}`, {}, good), onDisk }
+const PATH_NAMES: Readonly<Record<PathUse, string>> = {
+  file: 'path of a file',
+  unwatched: 'path of a file',
+  folder: 'path of a folder',
+  output: 'path of a file',
+  place: 'path of a folder',
+}
+
+/** A path; the loader makes it absolute and, unless it is a `place`, looks whether it can be used. */
+export function path(use: PathUse): ValueType<string> {
+  return { ...text(PATH_NAMES[use], {}, good), mapPaths: (value, visit, at) => visit(value, use, at) }
 }

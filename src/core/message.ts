@@ -45,6 +45,7 @@ export const resultNames = [
   'cacheScope',
   'inputRequests',
   'requestState',
+  'isError',
   '_meta',
 ] as const
 export type ResultName = (typeof resultNames)[number]

@@ -343,6 +343,14 @@ export interface Metrics {
   call(method: string, outcome: string, seconds: number): void
   sessionOpened(transport: Transport): void
   sessionClosed(transport: Transport): void
+  /** Somebody came in by this method; `none` when nobody was asked. */
+  authenticated(method: string): void
+  /** Whether the shared store of the rate limits can be reached. */
+  rateStore(reachable: boolean): void
+  /** A write to the audit log has failed. */
+  auditFailed(): void
+  /** An event was not recorded, and will not be. */
+  auditLost(): void
   processStarted(): void
   processExited(reason: string): void
   processRestarted(): void

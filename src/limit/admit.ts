@@ -1,9 +1,14 @@
 import { SidecarError } from '../core/errors.ts'
-import type { Draft, Layer } from '../core/pipeline.ts'
+import type { Draft, Handler, Layer } from '../core/pipeline.ts'
 import type { Admitted, Deadline, Permitted } from '../core/types.ts'
+import type { RateLimiter } from './rate.ts'
+import { type Room, Tally } from './tally.ts'
+import type { Timeouts } from './timeouts.ts'
 
 export interface LimitOptions {
   readonly inFlightPerPrincipal: number
+  /** Of all principals together; undefined: only what each may have counts. */
+  readonly inFlight?: number | undefined
   /** Open `subscriptions/listen` of one principal; they are not in flight, they last. */
   readonly subscriptionsPerPrincipal: number
   readonly requestTimeoutMs: number
@@ -12,6 +17,9 @@ export interface LimitOptions {
   readonly clientInputMs: number
   /** For initialize, which includes the start of the server process. */
   readonly startTimeoutMs: number
+  /** Instead of the times above, for some methods and tools; never for initialize. */
+  readonly timeouts?: Timeouts | undefined
+  readonly rates?: Pick<RateLimiter, 'check'> | undefined
 }
 
 export interface Limiter {
@@ -25,14 +33,54 @@ export interface Limiter {
 }
 
 /**
- * Caps the requests of one principal that are in flight, and its subscriptions, and gives each its deadline.
+ * Holds each request against the rate limits, caps those in flight and the subscriptions, and gives each its deadline.
+ * Notifications and responses of a client are not counted.
  *
- * @throws ERR_OVERLOADED, ERR_DRAINING, both with Retry-After
+ * Waits only where the rate limits do. Messages of one connection must then be handed in one after the other, or later
+ * ones overtake.
+ *
+ * @throws ERR_RATE_LIMITED, ERR_OVERLOADED, ERR_DRAINING, all with Retry-After
  */
 export function limiter(options: () => LimitOptions): Limiter {
-  const calls = new Tally('requests in flight', 'limits.inFlightPerPrincipal')
-  const subscriptions = new Tally('subscriptions', 'limits.subscriptionsPerPrincipal')
+  const calls = new Tally('requests in flight', 'limits.inFlight')
+  const subscriptions = new Tally('subscriptions', 'limits.subscriptions')
   let draining = false
+
+  function refuseWhileDraining(): void {
+    if (draining)
+      throw new SidecarError('ERR_DRAINING', { headers: { 'Retry-After': '1', Connection: 'close' } })
+  }
+
+  function admitRequest(
+    permitted: Permitted,
+    limits: LimitOptions,
+    next: Handler<Admitted>,
+  ): void | Promise<void> {
+    const { message, principal, exchange, era } = permitted
+    refuseWhileDraining()
+    const lasts = message.method === 'subscriptions/listen' && era === 'modern'
+    const tally = lasts ? subscriptions : calls
+    const room: Room = lasts
+      ? { perPrincipal: limits.subscriptionsPerPrincipal, inAll: undefined }
+      : { perPrincipal: limits.inFlightPerPrincipal, inAll: limits.inFlight }
+    const enter = (): void | Promise<void> => {
+      tally.add(principal.id, room)
+      exchange.onSettled(() => tally.remove(principal.id))
+      return proceed(permitted, limits, next)
+    }
+    if (limits.rates === undefined) return enter()
+    // Before the charge: a caller without room here would spend what others share with it, and get nothing for it.
+    tally.check(principal.id, room)
+    const pending = limits.rates.check(permitted)
+    if (pending === undefined) return enter()
+    return pending.then(() => {
+      // Cancelled meanwhile: nobody would take it off the tally again.
+      if (exchange.settled) return
+      refuseWhileDraining()
+      return enter()
+    })
+  }
+
   return {
     get inFlight() {
       return calls.total
@@ -45,56 +93,27 @@ export function limiter(options: () => LimitOptions): Limiter {
     },
     admit(permitted, next) {
       const limits = options()
-      const { message, principal, exchange } = permitted
-      if (message.kind === 'request') {
-        if (draining)
-          throw new SidecarError('ERR_DRAINING', { headers: { 'Retry-After': '1', Connection: 'close' } })
-        const lasts = message.method === 'subscriptions/listen' && permitted.era === 'modern'
-        const tally = lasts ? subscriptions : calls
-        tally.add(principal.id, lasts ? limits.subscriptionsPerPrincipal : limits.inFlightPerPrincipal)
-        exchange.onSettled(() => tally.remove(principal.id))
-      }
-      const admitted = permitted as Draft<Admitted>
-      admitted.deadline = deadlineOf(message.method, limits)
-      return next(admitted)
+      return permitted.message.kind === 'request'
+        ? admitRequest(permitted, limits, next)
+        : proceed(permitted, limits, next)
     },
   }
 }
 
-/** How many of something each principal has. */
-class Tally {
-  readonly #what: string
-  readonly #setting: string
-  readonly #counts = new Map<string, number>()
-  total = 0
-
-  constructor(what: string, setting: string) {
-    this.#what = what
-    this.#setting = setting
-  }
-
-  /** @throws ERR_OVERLOADED with Retry-After */
-  add(principalId: string, most: number): void {
-    const count = this.#counts.get(principalId) ?? 0
-    if (count >= most) {
-      throw new SidecarError('ERR_OVERLOADED', {
-        detail: `${principalId} has ${count} ${this.#what} (${this.#setting})`,
-        headers: { 'Retry-After': '1' },
-      })
-    }
-    this.#counts.set(principalId, count + 1)
-    this.total++
-  }
-
-  remove(principalId: string): void {
-    this.total--
-    const left = (this.#counts.get(principalId) ?? 1) - 1
-    if (left === 0) this.#counts.delete(principalId)
-    else this.#counts.set(principalId, left)
-  }
+function proceed(permitted: Permitted, limits: LimitOptions, next: Handler<Admitted>): void | Promise<void> {
+  const admitted = permitted as Draft<Admitted>
+  admitted.deadline = deadlineOf(permitted, limits)
+  return next(admitted)
 }
 
-function deadlineOf(method: string, limits: LimitOptions): Deadline {
-  const timeoutMs = method === 'initialize' ? limits.startTimeoutMs : limits.requestTimeoutMs
-  return { timeoutMs, maxMs: Math.max(timeoutMs, limits.maxRequestTimeoutMs), inputMs: limits.clientInputMs }
+function deadlineOf({ message: { method }, operation }: Permitted, limits: LimitOptions): Deadline {
+  const { maxRequestTimeoutMs, clientInputMs: inputMs } = limits
+  if (method === 'initialize') return deadline(limits.startTimeoutMs, maxRequestTimeoutMs, inputMs)
+  const own = limits.timeouts?.(method, operation)
+  if (own !== undefined) return deadline(own.timeoutMs, own.maxMs, inputMs)
+  return deadline(limits.requestTimeoutMs, maxRequestTimeoutMs, inputMs)
+}
+
+function deadline(timeoutMs: number, maxMs: number, inputMs: number): Deadline {
+  return { timeoutMs, maxMs: Math.max(timeoutMs, maxMs), inputMs }
 }

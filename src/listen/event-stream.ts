@@ -1,7 +1,8 @@
 import type { ServerResponse } from 'node:http'
-import type { SidecarError } from '../core/errors.ts'
+import { SidecarError } from '../core/errors.ts'
 import type { Outlet } from '../core/exchange.ts'
-import type { Clock, Timer } from '../core/types.ts'
+import { atExpiry } from '../core/expiry.ts'
+import type { Clock, Principal, Timer } from '../core/types.ts'
 import type { Wire } from '../core/wire.ts'
 
 const retryMs = 1000
@@ -113,6 +114,17 @@ export class EventStream implements Outlet {
     }
     this.#keepAlive?.refresh()
   }
+}
+
+/** Closes a long-lived way to the client when the credential that opened it ends: nobody would notice otherwise. */
+export function endWithCredential(clock: Clock, { expiresAt }: Principal, outlet: Outlet): void {
+  if (expiresAt === undefined) return
+  const forget = atExpiry(clock, expiresAt, () => {
+    outlet.close(
+      new SidecarError('ERR_AUTH_INVALID', { detail: 'the credential that opened it has expired' }),
+    )
+  })
+  outlet.onClosed(forget)
 }
 
 /**

@@ -2,7 +2,7 @@ import { SidecarError } from '../core/errors.ts'
 import type { Outlet } from '../core/exchange.ts'
 import type { Handler } from '../core/pipeline.ts'
 import { decode, submit } from './decode.ts'
-import { EventStream } from './event-stream.ts'
+import { EventStream, endWithCredential } from './event-stream.ts'
 import { type HttpIdentified, requireAccept, requireJson, writeError } from './http.ts'
 import { OutletExchange } from './outlet-exchange.ts'
 import type { TransportContext } from './streamable-http.ts'
@@ -25,6 +25,8 @@ export function httpSse(context: TransportContext): {
       const stream = new EventStream(response, context.streams, { 'X-Request-Id': requestId })
       const session = context.sessions.open(principal, 'http-sse', stream)
       streams.set(session.id, stream)
+      context.opened(identified)
+      endWithCredential(context.streams.clock, principal, stream)
       stream.onClosed(() => streams.delete(session.id))
       // The id names the session; what proves the caller is the credential on each POST.
       stream.event('endpoint', `/messages?sessionId=${session.id}`)
@@ -46,7 +48,7 @@ export function httpSse(context: TransportContext): {
         const idText = message.kind === 'request' ? message.idText : undefined
         const exchange = new OutletExchange(outlet, idText, requestId)
         await submit(context.messages, identified, { message, sessionId, exchange }, (error) => {
-          context.refusals.note(error, identified)
+          context.refusals.noteMessage(error, identified)
           if (messages.length === 1 && idText === undefined) refusal = error
         })
       }

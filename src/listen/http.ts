@@ -18,19 +18,31 @@ const maxDetail = 300
 /** Refusals logged; all are counted. */
 const refusalsPerSecond = 100
 
+/** What is known of a request that was refused, which may be next to nothing; with the principal, if it came so far. */
+export type Refused = Pick<Received, 'requestId' | 'remoteAddress'> & Partial<Identified>
+
 /** The one place where a failure becomes an HTTP response; it is counted and logged here. */
 export class Refusals {
   readonly #log: Logger
   readonly #metrics: Metrics
+  readonly #record: (error: SidecarError, refused: Refused) => void
   readonly #throttle = new Throttle(refusalsPerSecond)
 
-  constructor(log: Logger, metrics: Metrics) {
+  /** @param record for the audit log: refusals of what never became a message */
+  constructor(log: Logger, metrics: Metrics, record: (error: SidecarError, refused: Refused) => void) {
     this.#log = log
     this.#metrics = metrics
+    this.#record = record
   }
 
-  /** Counts and logs a failure that is answered elsewhere. */
-  note(error: SidecarError, received: Pick<Received, 'requestId' | 'remoteAddress'>): void {
+  /** Counts, logs and records a failure of a request that is answered elsewhere. */
+  note(error: SidecarError, refused: Refused): void {
+    this.#record(error, refused)
+    this.noteMessage(error, refused)
+  }
+
+  /** Counts and logs the failure of a message; whoever observes messages records it. */
+  noteMessage(error: SidecarError, received: Refused): void {
     this.#metrics.refused(error.code)
     const fields = {
       requestId: received.requestId,
@@ -48,16 +60,12 @@ export class Refusals {
   }
 
   /** Answers with the error, if nothing has been answered yet. */
-  refuse(
-    thrown: unknown,
-    received: Pick<Received, 'requestId' | 'remoteAddress'> & HttpIo,
-    idText?: string,
-  ): void {
+  refuse(thrown: unknown, received: Refused & HttpIo): void {
     // Nobody is left to be refused; what ended the connection has been noted.
     if (received.request.socket.destroyed) return
     const error = SidecarError.from(thrown)
     this.note(error, received)
-    writeError(received, error, idText)
+    writeError(received, error)
   }
 }
 

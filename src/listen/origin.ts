@@ -1,6 +1,6 @@
 import { SidecarError } from '../core/errors.ts'
 import { hostOf, isLoopback } from '../core/net.ts'
-import type { Layer } from '../core/pipeline.ts'
+import type { Draft, Layer } from '../core/pipeline.ts'
 import type { Received, Trusted } from '../core/types.ts'
 
 export interface OriginOptions {
@@ -84,7 +84,9 @@ export function checkOrigin<I extends Received>(
   return (received, next) => {
     const { host, origin } = received.headers
     policy().check(host, origin)
-    return next({ ...received, origin })
+    const trusted = received as I & Draft<Pick<Trusted, 'origin'>>
+    trusted.origin = origin
+    return next(trusted)
   }
 }
 

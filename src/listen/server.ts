@@ -1,10 +1,13 @@
 import { createServer, type IncomingMessage, type Server, ServerResponse } from 'node:http'
+import { createServer as createSecureServer, type Server as SecureServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type ErrorCode, rpcErrorText, SidecarError } from '../core/errors.ts'
-import type { Handler } from '../core/pipeline.ts'
+import type { Draft, Handler } from '../core/pipeline.ts'
 import type { Transport } from '../core/types.ts'
+import { clientAddress, type TrustedProxies } from './client-address.ts'
 import type { HttpReceived, Refusals } from './http.ts'
+import { certificateOf, type TlsMaterial } from './tls.ts'
 import type { UpgradeReceived } from './websocket.ts'
 
 export interface ListenerOptions {
@@ -15,6 +18,8 @@ export interface ListenerOptions {
   readonly headerTimeoutMs: number
   /** From the end of the headers to the end of the body. Milliseconds. */
   readonly bodyTimeoutMs: number
+  /** Undefined: plain HTTP. */
+  readonly tls: TlsMaterial | undefined
 }
 
 export interface Doors {
@@ -22,15 +27,21 @@ export interface Doors {
   /** Undefined when WebSocket is off. */
   readonly upgrade: Handler<UpgradeReceived> | undefined
   readonly refusals: Refusals
+  /** The proxies of the moment whose word is taken. */
+  readonly proxies: () => TrustedProxies
 }
 
 export interface Listener {
   readonly port: number
+  /** Serves new connections with these files; those that are open go on. */
+  secureWith(tls: TlsMaterial): void
   /** Stops accepting; idle connections close, busy ones after their response. */
   stopAccepting(): void
   /** Cuts what is left. */
   close(): Promise<void>
 }
+
+type HttpServer = Server | SecureServer
 
 /** Half-open and idle connections are looked for this often. Milliseconds. */
 const checkEveryMs = 1000
@@ -45,7 +56,7 @@ const maxHeaderBytes = 16 * 1024
  */
 export function listen(options: ListenerOptions, doors: Doors): Promise<Listener> {
   const nextId = requestIds()
-  const server = createServer({
+  const http = {
     maxHeaderSize: maxHeaderBytes,
     headersTimeout: options.headerTimeoutMs,
     requestTimeout: options.headerTimeoutMs + options.bodyTimeoutMs,
@@ -54,7 +65,9 @@ export function listen(options: ListenerOptions, doors: Doors): Promise<Listener
     // We answer a missing Host ourselves, as JSON.
     requireHostHeader: false,
     noDelay: true,
-  })
+  }
+  const { tls } = options
+  const server = tls === undefined ? createServer(http) : createSecureServer({ ...http, ...tls.options })
   server.maxConnections = options.maxConnections
   // Node drops headers beyond a number without a word, an Origin among them; their size is bounded anyway.
   server.maxHeadersCount = 0
@@ -70,6 +83,8 @@ export function listen(options: ListenerOptions, doors: Doors): Promise<Listener
     }
     try {
       requireOneHost(received.request)
+      const located: Draft<Pick<HttpReceived, 'clientAddress'>> = received
+      located.clientAddress = clientAddress(received.remoteAddress, received.headers, doors.proxies())
       const pending = door(received)
       if (pending !== undefined) pending.catch(fail)
     } catch (thrown) {
@@ -96,7 +111,7 @@ export function listen(options: ListenerOptions, doors: Doors): Promise<Listener
   if (upgrade !== undefined) {
     server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
       if (request.headers.upgrade?.toLowerCase() !== 'websocket') {
-        readmit(server, request, socket, head)
+        readmit(server, tls === undefined ? 'connection' : 'secureConnection', request, socket, head)
         return
       }
       socket.on('error', () => {})
@@ -110,6 +125,15 @@ export function listen(options: ListenerOptions, doors: Doors): Promise<Listener
   }
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
     if (error.code === 'ECONNRESET' || !socket.writable) {
+      socket.destroy()
+      return
+    }
+    // No handshake, so that nobody there could read an answer.
+    if (/^ERR_(SSL|TLS)_/.test(error.code ?? '')) {
+      doors.refusals.note(new SidecarError('ERR_HTTP', { detail: `TLS: ${error.code}` }), {
+        requestId: nextId(),
+        remoteAddress: (socket as Socket).remoteAddress ?? '',
+      })
       socket.destroy()
       return
     }
@@ -152,7 +176,13 @@ function requireOneHost({ rawHeaders }: IncomingMessage): void {
  * An offer to speak something else than WebSocket is not taken (RFC 9110 section 7.8): the request comes in again
  * without it. Node hands over every upgrade once one is listened for.
  */
-function readmit(server: Server, request: IncomingMessage, socket: Duplex, head: Buffer): void {
+function readmit(
+  server: HttpServer,
+  event: 'connection' | 'secureConnection',
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+): void {
   const lines = [`${request.method} ${request.url} HTTP/${request.httpVersion}`]
   const { rawHeaders } = request
   for (let i = 0; i < rawHeaders.length; i += 2) {
@@ -160,16 +190,19 @@ function readmit(server: Server, request: IncomingMessage, socket: Duplex, head:
     if (!/^(upgrade|connection|http2-settings)$/i.test(name)) lines.push(`${name}: ${rawHeaders[i + 1]}`)
   }
   socket.unshift(Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1'), head]))
-  server.emit('connection', socket)
+  server.emit(event, socket)
 }
 
-function open(server: Server, options: ListenerOptions): Promise<Listener> {
+function open(server: HttpServer, options: ListenerOptions): Promise<Listener> {
   return new Promise((resolve, reject) => {
     server.once('error', reject)
     server.listen(options.port, options.host, () => {
       server.off('error', reject)
       resolve({
         port: (server.address() as AddressInfo).port,
+        secureWith: (tls) => {
+          if ('setSecureContext' in server) server.setSecureContext(tls.options)
+        },
         stopAccepting: () => {
           server.close()
           server.closeIdleConnections()
@@ -192,13 +225,14 @@ function receive(requestId: string, request: IncomingMessage, response: ServerRe
     requestId,
     transport: transportOf(path),
     remoteAddress: request.socket.remoteAddress ?? '',
+    // Who it is behind a proxy is found out at the door, which can refuse.
     clientAddress: request.socket.remoteAddress ?? '',
     httpMethod: request.method ?? '',
     path,
     query: query < 0 ? '' : url.slice(query + 1),
     headers: request.headers,
     rawHeaders: request.rawHeaders,
-    certificate: undefined,
+    certificate: certificateOf(request.socket),
     request,
     response,
   }

@@ -1,10 +1,10 @@
 import { SidecarError } from '../core/errors.ts'
 import { namesModern } from '../core/mcp.ts'
 import type { Handler } from '../core/pipeline.ts'
-import type { Parsed, Sessions } from '../core/types.ts'
+import type { Identified, Parsed, Sessions } from '../core/types.ts'
 import type { BodyReader } from './body.ts'
 import { checkVersionHeader, decode, submit } from './decode.ts'
-import { EventStream, type EventStreamOptions } from './event-stream.ts'
+import { EventStream, type EventStreamOptions, endWithCredential } from './event-stream.ts'
 import { type HttpIdentified, type Refusals, requireAccept, requireJson } from './http.ts'
 import { PostExchange, PostReply } from './post-reply.ts'
 
@@ -12,6 +12,8 @@ export interface TransportContext {
   readonly sessions: Sessions
   readonly bodies: BodyReader
   readonly refusals: Refusals
+  /** A long-lived stream was opened, for the audit log. */
+  readonly opened: (identified: Identified) => void
   readonly streams: EventStreamOptions
   readonly maxBatch: number
   /** The rest of the request path. */
@@ -49,7 +51,7 @@ async function post(context: TransportContext, identified: HttpIdentified): Prom
   const reply = new PostReply(identified, context.streams, batch ? messages.length : undefined)
   for (const message of messages) {
     const exchange = new PostExchange(reply, message.kind === 'request' ? message.idText : undefined)
-    const refused = (error: SidecarError): void => context.refusals.note(error, identified)
+    const refused = (error: SidecarError): void => context.refusals.noteMessage(error, identified)
     await submit(context.messages, identified, { message, sessionId, exchange }, refused)
   }
 }
@@ -63,7 +65,9 @@ function get(context: TransportContext, identified: HttpIdentified): void {
   const stream = new EventStream(response, context.streams, { 'X-Request-Id': identified.requestId })
   const lastEventId = request.headers['last-event-id']
   session.attach(stream, typeof lastEventId === 'string' ? lastEventId : undefined)
+  endWithCredential(context.streams.clock, identified.principal, stream)
   stream.open()
+  context.opened(identified)
 }
 
 function remove(context: TransportContext, identified: HttpIdentified): void {

@@ -3,17 +3,20 @@ import type { Duplex } from 'node:stream'
 import type { WebSocket, WebSocketServer } from 'ws'
 import { rpcErrorText, SidecarError } from '../core/errors.ts'
 import type { Outlet } from '../core/exchange.ts'
+import type { Message } from '../core/jsonrpc.ts'
 import type { Handler } from '../core/pipeline.ts'
-import type { Clock, Connection, Parsed, Sessions } from '../core/types.ts'
+import type { Clock, Connection, Identified, Parsed, Sessions } from '../core/types.ts'
 import { type Wire, wireBuffers, wireOfText } from '../core/wire.ts'
 import { decode, submit } from './decode.ts'
-import { unsent } from './event-stream.ts'
+import { endWithCredential, unsent } from './event-stream.ts'
 import type { HttpIdentified, HttpReceived, Refusals } from './http.ts'
 import { OutletExchange } from './outlet-exchange.ts'
 
 export interface WebSocketContext {
   readonly sessions: Sessions
   readonly refusals: Refusals
+  /** A connection was opened, for the audit log. */
+  readonly opened: (identified: Identified) => void
   readonly clock: Clock
   readonly maxBatch: number
   /** Longest message of a client. */
@@ -74,10 +77,12 @@ function serve(context: WebSocketContext, identified: UpgradeIdentified, ws: Web
   // Errors of the protocol (a frame too large, bad UTF-8) close the socket with the code that belongs to them.
   ws.on('error', () => {})
   keepAlive(context, ws)
+  endWithCredential(context.clock, identified.principal, outlet)
   let sessionId: string
   let version: () => string | undefined
   try {
     const session = context.sessions.open(identified.principal, 'websocket', outlet)
+    context.opened(identified)
     sessionId = session.id
     version = () => session.version
   } catch (thrown) {
@@ -87,6 +92,13 @@ function serve(context: WebSocketContext, identified: UpgradeIdentified, ws: Web
     return
   }
   const connection: Connection = { era: undefined }
+  const inOrder = new InOrder(ws)
+  const submitted = (message: Message): void | Promise<void> => {
+    const idText = message.kind === 'request' ? message.idText : undefined
+    const exchange = new OutletExchange(outlet, idText, identified.requestId)
+    const refused = (error: SidecarError): void => context.refusals.noteMessage(error, identified)
+    return submit(context.messages, identified, { message, sessionId, exchange, connection }, refused)
+  }
   ws.on('message', (data: Buffer, isBinary: boolean) => {
     if (isBinary) {
       outlet.close(new SidecarError('ERR_CONTENT_TYPE', { detail: 'a binary frame' }))
@@ -94,10 +106,7 @@ function serve(context: WebSocketContext, identified: UpgradeIdentified, ws: Web
     }
     try {
       for (const message of decode(data, version, context.maxBatch).messages) {
-        const idText = message.kind === 'request' ? message.idText : undefined
-        const exchange = new OutletExchange(outlet, idText, identified.requestId)
-        const refused = (error: SidecarError): void => context.refusals.note(error, identified)
-        void submit(context.messages, identified, { message, sessionId, exchange, connection }, refused)
+        inOrder.run(() => submitted(message))
       }
     } catch (thrown) {
       const error = SidecarError.from(thrown)
@@ -122,6 +131,31 @@ function keepAlive({ clock, pingMs }: WebSocketContext, ws: WebSocket): void {
     timer.refresh()
   })
   ws.on('close', () => timer.cancel())
+}
+
+/**
+ * Runs one thing after the other where one has to wait: a cancellation must not overtake what it cancels. Nothing more
+ * is read meanwhile, so that what waits is bounded.
+ */
+class InOrder {
+  readonly #ws: WebSocket
+  #last: Promise<void> | undefined
+
+  constructor(ws: WebSocket) {
+    this.#ws = ws
+  }
+
+  run(job: () => void | Promise<void>): void {
+    const pending = this.#last === undefined ? job() : this.#last.then(job)
+    if (pending === undefined) return
+    this.#ws.pause()
+    const last = pending.then(() => {
+      if (this.#last !== last) return
+      this.#last = undefined
+      this.#ws.resume()
+    })
+    this.#last = last
+  }
 }
 
 class SocketOutlet implements Outlet {

@@ -1,5 +1,8 @@
 import { pino } from 'pino'
 import type { Logger } from '../core/types.ts'
+import { systemClock } from './clock.ts'
+import { isoTimes } from './iso-time.ts'
+import { descriptor, LineWriter } from './line-writer.ts'
 
 const maxHeldBytes = 16 * 1024 * 1024
 
@@ -19,7 +22,12 @@ export interface SidecarLogger extends Logger {
   setLevel(level: string): void
   /** Writes what is buffered; to be called before the process ends. */
   flush(): Promise<void>
+  /** Where JSON lines go: others that write lines to standard output do so through it, so that none stands in another. */
+  readonly stdout?: LineWriter | undefined
 }
+
+/** A reader of the log that takes nothing is waited for no longer than this. Milliseconds. */
+const flushMs = 1000
 
 /**
  * JSON lines buffered up to 32 KiB and for at most 250 ms, so that a call does not wait for a write of its log line.
@@ -27,15 +35,13 @@ export interface SidecarLogger extends Logger {
  *
  * @param output where readable text goes; JSON goes to the file descriptor behind stdout
  */
-/** A reader of the log that takes nothing is waited for no longer than this. Milliseconds. */
-const flushMs = 1000
-
 export function createLogger(options: LogOptions, output: LogOutput): SidecarLogger {
   const pretty = options.format === 'pretty' || (options.format === 'auto' && output.isTTY === true)
+  const iso = isoTimes()
   const base = {
     level: options.level,
     base: null,
-    timestamp: isoTimestamps(),
+    timestamp: () => `,"time":"${iso(Date.now())}"`,
     formatters: { level: (label: string) => ({ level: label }) },
   }
   if (pretty) {
@@ -44,43 +50,13 @@ export function createLogger(options: LogOptions, output: LogOutput): SidecarLog
     const logger = pino(base, { write: (line: string) => output.write(readable(line)) })
     return wrap(logger, () => Promise.resolve())
   }
-  const destination = pino.destination({
-    fd: 1,
-    sync: false,
-    minLength: 32_768,
-    maxWrite: 65_536,
-    maxLength: maxHeldBytes,
-    periodicFlush: 250,
-  })
-  destination.on('error', () => {})
-  // Not flushSync: where nobody reads any more it tries for ever.
-  const flush = (): Promise<void> =>
-    new Promise((resolve) => {
-      const timer = setTimeout(resolve, flushMs)
-      destination.flush(() => {
-        clearTimeout(timer)
-        resolve()
-      })
-    })
-  return wrap(pino(base, destination), flush)
+  const stdout = new LineWriter(descriptor(1), systemClock)
+  const lane = stdout.lane({ delayMs: 250, batchBytes: 32_768, maxBytes: maxHeldBytes })
+  const logger = pino(base, { write: (line: string) => void lane.push(line) })
+  return wrap(logger, () => lane.flush(flushMs).then(() => {}), stdout)
 }
 
-/** `,"time":"2026-01-02T03:04:05.678Z"`; a date is formatted once a second only. */
-function isoTimestamps(): () => string {
-  let second = -1
-  let prefix = ''
-  return () => {
-    const now = Date.now()
-    const ms = now % 1000
-    if (now - ms !== second) {
-      second = now - ms
-      prefix = `,"time":"${new Date(second).toISOString().slice(0, 20)}`
-    }
-    return `${prefix}${String(ms).padStart(3, '0')}Z"`
-  }
-}
-
-function wrap(logger: pino.Logger, flush: () => Promise<void>): SidecarLogger {
+function wrap(logger: pino.Logger, flush: () => Promise<void>, stdout?: LineWriter): SidecarLogger {
   return {
     debug: (fields, text) => logger.debug(fields, text),
     info: (fields, text) => logger.info(fields, text),
@@ -90,6 +66,7 @@ function wrap(logger: pino.Logger, flush: () => Promise<void>): SidecarLogger {
       logger.level = level
     },
     flush,
+    stdout,
   }
 }
 

@@ -68,6 +68,29 @@ export function createMetrics(gauges: Gauges): MetricsRegistry {
     help: 'Restarts of the shared server process.',
     registers,
   })
+  const authentications = new Counter({
+    name: 'mcp_sidecar_authentications_total',
+    help: 'Requests by the method that proved who is calling; none when nobody was asked.',
+    labelNames: ['method'],
+    registers,
+  })
+  const auditFailures = new Counter({
+    name: 'mcp_sidecar_audit_write_failures_total',
+    help: 'Writes to the audit log that failed; they are tried again.',
+    registers,
+  })
+  const auditLosses = new Counter({
+    name: 'mcp_sidecar_audit_events_lost_total',
+    help: 'Events that are missing in the audit log.',
+    registers,
+  })
+  let storeReachable = 1
+  gauge(
+    'mcp_sidecar_rate_limit_store_up',
+    'Whether the shared store of the rate limits can be reached; 1 without one.',
+    registers,
+    () => storeReachable,
+  )
   gauge('mcp_sidecar_sessions', 'Open sessions.', registers, gauges.sessions)
   gauge('mcp_sidecar_processes', 'Running server processes.', registers, gauges.processes)
   gauge('mcp_sidecar_calls_in_flight', 'Requests without an answer yet.', registers, gauges.inFlight)
@@ -93,6 +116,7 @@ export function createMetrics(gauges: Gauges): MetricsRegistry {
 
   // Looking a labelled child up costs more than the observation.
   const callChildren = new Map<string, Counter.Internal>()
+  const authenticationChildren = new Map<string, Counter.Internal>()
   const durationChildren = new Map<string, Histogram.Internal<string>>()
   return {
     call(method, outcome, seconds) {
@@ -115,6 +139,19 @@ export function createMetrics(gauges: Gauges): MetricsRegistry {
     dropped: (reason) => drops.inc({ reason }),
     sessionOpened: (transport) => opened.inc({ transport }),
     sessionClosed: (transport) => closed.inc({ transport }),
+    authenticated: (method) => {
+      let child = authenticationChildren.get(method)
+      if (child === undefined) {
+        child = authentications.labels(method)
+        authenticationChildren.set(method, child)
+      }
+      child.inc()
+    },
+    rateStore: (reachable) => {
+      storeReachable = reachable ? 1 : 0
+    },
+    auditFailed: () => auditFailures.inc(),
+    auditLost: () => auditLosses.inc(),
     processStarted: () => starts.inc(),
     processExited: (reason) => exits.inc({ reason }),
     processRestarted: () => restarts.inc(),

@@ -1,5 +1,7 @@
 import { metaKey } from '../core/envelope.ts'
 import { SidecarError } from '../core/errors.ts'
+import type { Exchange } from '../core/exchange.ts'
+import { atExpiry } from '../core/expiry.ts'
 import type { Message } from '../core/jsonrpc.ts'
 import { localResult } from '../core/local.ts'
 import type { Admitted, ClientSession, Clock, Metrics, Principal, StatelessServer } from '../core/types.ts'
@@ -64,6 +66,7 @@ export class ModernClients implements ClientSession, ModernHome {
     exchange.onGone(() => call.cancel('the client closed the stream'))
     if (exchange.settled) return
     call.handle = server.call(call)
+    if (call.isSubscription && this.#shared) this.#endWithCredential(call, exchange)
   }
 
   notify(message: Message): void {
@@ -86,6 +89,16 @@ export class ModernClients implements ClientSession, ModernHome {
       const id = JSON.parse(call.message.idText as string) as unknown
       call.answer(localResult('0', { resultType: 'complete', _meta: { [metaKey('subscriptionId')]: id } }))
     }
+  }
+
+  /** A WebSocket ends as a whole then. */
+  #endWithCredential(call: StatelessCall, exchange: Exchange): void {
+    const { clock } = this.#context
+    const expired = new SidecarError('ERR_AUTH_INVALID', {
+      detail: 'the credential that opened it has expired',
+    })
+    const forget = atExpiry(clock, call.principal.expiresAt, () => call.abort(expired))
+    exchange.onSettled(forget)
   }
 
   /** Ends the calls whose principal is not accepted any more. */

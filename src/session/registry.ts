@@ -7,7 +7,15 @@ import { Session, type SessionContext } from './session.ts'
 
 export interface RegistryOptions {
   readonly maxSessions: number
+  readonly maxPerPrincipal: number
   readonly idleMs: number
+  readonly records: SessionRecords
+}
+
+/** Who is told of sessions, for the audit log. */
+export interface SessionRecords {
+  started(sessionId: string, principal: Principal, transport: Transport, version: string | undefined): void
+  ended(sessionId: string, principal: Principal, transport: Transport, error: SidecarError): void
 }
 
 /** How long a stream may be open without an initialize. */
@@ -20,6 +28,8 @@ export class Registry implements Sessions {
   readonly #sessions = new Map<string, Session>()
   /** Sessions whose initialize is under way count against the cap too. */
   readonly #all = new Set<Session>()
+  /** How many of them each principal has. */
+  readonly #owned = new Map<string, number>()
   readonly #sweep: Timer
   #draining = false
 
@@ -64,11 +74,15 @@ export class Registry implements Sessions {
    */
   open(principal: Principal, transport: Transport, main?: Outlet): Session {
     if (this.#draining) throw new SidecarError('ERR_DRAINING')
-    if (this.#all.size >= this.#options.maxSessions && !this.giveUpOne(principal.id)) {
-      throw new SidecarError('ERR_OVERLOADED', {
-        detail: `${this.#options.maxSessions} sessions are open (limits.sessions)`,
-        headers: { 'Retry-After': '5' },
-      })
+    const { maxSessions, maxPerPrincipal } = this.#options
+    // Without authentication everybody is the same principal.
+    const own = principal.kind === 'anonymous' ? 0 : (this.#owned.get(principal.id) ?? 0)
+    if ((this.#all.size >= maxSessions || own >= maxPerPrincipal) && !this.giveUpOne(principal.id)) {
+      const detail =
+        own >= maxPerPrincipal
+          ? `${principal.id} has ${own} sessions open (limits.sessionsPerPrincipal)`
+          : `${maxSessions} sessions are open (limits.sessions)`
+      throw new SidecarError('ERR_OVERLOADED', { detail, headers: { 'Retry-After': '5' } })
     }
     const context = this.#context()
     // 192 random bits: not to be guessed, and no authentication either.
@@ -88,6 +102,7 @@ export class Registry implements Sessions {
             version: ready.version,
           }
           context.log.info(fields, 'session opened')
+          this.#options.records.started(id, principal, transport, ready.version)
           if (transport === 'http-sse') {
             context.log.warn(
               fields,
@@ -96,21 +111,29 @@ export class Registry implements Sessions {
           }
         },
         onEnded: (ended, error) => {
-          this.#all.delete(ended)
+          if (this.#all.delete(ended)) this.#count(principal, -1)
           this.#sessions.delete(id)
           context.metrics.sessionClosed(transport)
           const fields = { session: fingerprint(id), reason: error.detail ?? error.code }
           context.log.info(fields, 'session ended')
+          if (ended.version !== undefined) this.#options.records.ended(id, principal, transport, error)
         },
         makeRoom: (needy) => this.giveUpOne(needy.principal.id),
       },
       main,
     )
     this.#all.add(session)
+    this.#count(principal, 1)
     // A stream's session can be named by its POSTs from the start.
     if (main !== undefined) this.#sessions.set(id, session)
     context.metrics.sessionOpened(transport)
     return session
+  }
+
+  #count({ id }: Principal, change: number): void {
+    const left = (this.#owned.get(id) ?? 0) + change
+    if (left === 0) this.#owned.delete(id)
+    else this.#owned.set(id, left)
   }
 
   /** No new sessions from now on. */

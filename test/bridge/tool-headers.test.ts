@@ -6,7 +6,14 @@ import { envelopeFaults } from '../../src/core/envelope.ts'
 import { SidecarError } from '../../src/core/errors.ts'
 import { Exchange } from '../../src/core/exchange.ts'
 import { localNotification, localRequest, localResult, messageOf } from '../../src/core/local.ts'
-import type { Admitted, Clock, Logger, ModernCall, StatelessServer } from '../../src/core/types.ts'
+import {
+  type Admitted,
+  anonymous,
+  type Clock,
+  type Logger,
+  type ModernCall,
+  type StatelessServer,
+} from '../../src/core/types.ts'
 
 /** A POST whose client may go. */
 class Post extends Exchange {
@@ -74,16 +81,21 @@ function setup({ shared = false, tools = [deploy, plain, broken] }: Setup = {}) 
       requestId: 'r',
       transport: 'streamable-http',
       remoteAddress: '',
+      clientAddress: '',
+      query: '',
+      rawHeaders: [],
+      certificate: undefined,
       httpMethod: 'POST',
       path: '/mcp',
       headers: sent,
       origin: undefined,
-      principal: { id, method: 'none', proof: '' },
+      principal: { ...anonymous, id },
       message: localRequest('tools/call', params),
       sessionId: undefined,
       exchange: new Post(),
       era: 'modern',
-      permit: { layer: 'none' },
+      operation: { kind: 'free', action: undefined, targets: [], list: undefined },
+      permit: { verdicts: [] },
       deadline: { timeoutMs: 30_000, maxMs: 60_000, inputMs: 90_000 },
       ...more,
     }
@@ -93,7 +105,7 @@ function setup({ shared = false, tools = [deploy, plain, broken] }: Setup = {}) 
   }
   const call = (name: string, sent?: string, principal = 'one') =>
     send({ name, arguments: { region: 'us' } }, sent === undefined ? {} : { 'mcp-param-region': sent }, {
-      principal: { id: principal, method: 'none', proof: '' },
+      principal: { ...anonymous, id: principal },
     })
   return { headers, state, asked, logged, passed, send, call, pass: (ms: number) => (now += ms) }
 }

@@ -81,7 +81,8 @@ t.test('one text becomes a list at its commas', async (t) => {
 })
 
 t.test('a path says what has to be there', async (t) => {
-  t.equal(path('folder').onDisk, 'folder')
+  const visit = (value: string, use: string): string => `${use}:${value}`
+  t.equal(path('folder').mapPaths?.('x', visit, []), 'folder:x')
   t.same(path('file').parse('./x'), good('./x'))
 })
 

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net'
 import fc from 'fast-check'
 import t from 'tap'
-import { hostOf, isLoopback, urlHost } from '../../src/core/net.ts'
+import { addressGroup, addressSet, hostOf, isLoopback, plainAddress, urlHost } from '../../src/core/net.ts'
 import { holds, shown } from '../support/property.ts'
 
 t.test('loopback is 127.0.0.0/8, ::1 and the name localhost, and nothing that resembles them', async (t) => {
@@ -205,4 +205,104 @@ t.test('a hostile authority costs no more than its length', async (t) => {
   t.equal(hostOf(`${'a.'.repeat(50_000)}!`), undefined)
   t.equal(hostOf(`[${':'.repeat(100_000)}!`), undefined)
   t.ok(performance.now() - start < 500)
+})
+
+t.test('an address has one spelling, whichever way it arrives', async (t) => {
+  for (const [text, plain] of [
+    ['192.0.2.1', '192.0.2.1'],
+    ['::ffff:192.0.2.1', '192.0.2.1'],
+    ['::FFFF:192.0.2.1', '192.0.2.1'],
+    ['::ffff:c000:201', '192.0.2.1'],
+    ['0:0:0:0:0:ffff:c000:0201', '192.0.2.1'],
+    ['2001:DB8:0:0:0::1', '2001:db8::1'],
+    ['fe80::1%eth0', 'fe80::1'],
+    ['::', '::'],
+    ['::1', '::1'],
+    ['64:ff9b::192.0.2.1', '64:ff9b::c000:201'],
+  ] as const)
+    t.equal(plainAddress(text), plain, text)
+  for (const text of [
+    '',
+    '192.0.2',
+    '0x7f.0.0.1',
+    '192.0.2.01',
+    '[::1]',
+    '::1/64',
+    'localhost',
+    ' 192.0.2.1',
+  ])
+    t.equal(plainAddress(text), undefined, text)
+})
+
+t.test('hosts of one IPv6 network of 64 bits are one group, IPv4 addresses are each their own', async (t) => {
+  for (const [address, group] of [
+    ['192.0.2.1', '192.0.2.1'],
+    ['::ffff:192.0.2.1', '192.0.2.1'],
+    ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2::/64'],
+    ['2001:db8:1:2::1', '2001:db8:1:2::/64'],
+    ['2001:db8::1', '2001:db8:0:0::/64'],
+    ['2001:0db8:0000::', '2001:db8:0:0::/64'],
+    ['::1', '0:0:0:0::/64'],
+    ['::', '0:0:0:0::/64'],
+    ['::1.2.3.4', '0:0:0:0::/64'],
+    ['1:2:3:4:5:6:7::', '1:2:3:4::/64'],
+    ['::2:3:4:5:6:7:8', '0:2:3:4::/64'],
+    ['unknown', 'unknown'],
+  ] as const)
+    t.equal(addressGroup(address), group, address)
+})
+
+t.test(
+  'whatever the last 64 bits are, the group is the same; and another for other first 64 bits',
+  async (t) => {
+    const part = fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 0xffff }))
+    // All zeros could be an IPv4 address in another form.
+    const head = fc.tuple(fc.integer({ min: 1, max: 0xffff }), part, part, part)
+    const four = fc.tuple(part, part, part, part)
+    const text = (groups: readonly number[]): string => groups.map((one) => one.toString(16)).join(':')
+    holds(
+      t,
+      fc.property(head, four, four, (head, one, other) => {
+        const group = `${text(head)}::/64`
+        return [one, other].every((rest) => addressGroup(text([...head, ...rest])) === group)
+      }),
+    )
+  },
+)
+
+t.test('a set of addresses knows those in its networks, in every spelling, and no others', async (t) => {
+  const set = addressSet([
+    '192.0.2.0/24',
+    '198.51.100.7',
+    '2001:db8::/32',
+    '::ffff:203.0.113.0/120',
+    'fe80::1',
+  ])
+  for (const address of [
+    ...['192.0.2.0', '192.0.2.255', '::ffff:192.0.2.9', '::ffff:c000:209', '198.51.100.7'],
+    ...['2001:db8:ffff::1', '2001:DB8::', '203.0.113.5', '::ffff:203.0.113.5', 'fe80::1%eth0'],
+  ])
+    t.ok(set.has(address), address)
+  for (const address of [
+    ...['192.0.3.0', '198.51.100.8', '2001:db9::', '203.0.114.0', 'fe80::2', '::1', '::c000:209', '', 'x'],
+    ...['192.0.2', '192.0.2.0/24', '[2001:db8::1]', '64:ff9b::192.0.2.1'],
+  ])
+    t.notOk(set.has(address), address)
+  t.notOk(addressSet([]).has('127.0.0.1'))
+})
+
+t.test('all of IPv6 is not all of IPv4, nor the other way round', async (t) => {
+  t.notOk(addressSet(['::/0']).has('192.0.2.1'))
+  t.notOk(addressSet(['::/0']).has('::ffff:192.0.2.1'))
+  t.ok(addressSet(['::/0']).has('2001:db8::1'))
+  t.notOk(addressSet(['0.0.0.0/0']).has('2001:db8::1'))
+  t.ok(addressSet(['0.0.0.0/0']).has('::ffff:192.0.2.1'))
+})
+
+t.test('an entry that is neither address nor network is refused with its text', async (t) => {
+  for (const entry of [
+    ...['', 'example.com', '10.0.0.0/33', '10.0.0.0/', '10.0.0.0/-1', '10.0.0.0/8/8', '10.0.0/8', '::/129'],
+    ...['fe80::1%eth0', '10.0.0.1 ', '*', '/8', '::ffff:10.0.0.0/95', '10.0.0.0/0x8'],
+  ])
+    t.throws(() => addressSet(['10.0.0.1', entry]), { message: JSON.stringify(entry) }, entry)
 })

@@ -1,5 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
 import t from 'tap'
 import { runCli } from '../../src/cli.ts'
 import { ConfigError } from '../../src/config/load.ts'
@@ -125,7 +126,7 @@ t.test('the challenge says whether a token was presented (RFC 6750), and nothing
   for (const headers of Object.values(presented)) {
     t.equal(
       (await post(url, initialize(), headers)).headers['www-authenticate'],
-      'Bearer error="invalid_token"',
+      'Bearer error="invalid_token", error_description="The access token is not valid here."',
     )
   }
   t.equal((await post(url, initialize())).headers['www-authenticate'], 'Bearer')
@@ -386,7 +387,7 @@ t.test(
     t.equal((await post(url, initialize(), bearer(tokens.carol))).status, 401, 'not yet')
 
     writeFileSync(file, fileOf('bob', 'carol'))
-    sidecar.reload(await testConfig(options))
+    await sidecar.reload(await testConfig(options))
 
     t.equal((await post(url, call(1, 'echo'), ofAlice)).status, 401, 'also within a session')
     await Promise.all([listening.closed, sse.closed])
@@ -415,7 +416,7 @@ t.test('a token file that cannot be used changes nothing', async (t) => {
     writeFileSync(file, content)
     const config = await testConfig(options)
     try {
-      sidecar.reload(config)
+      await sidecar.reload(config)
       t.fail(`${JSON.stringify(content)} was taken`)
     } catch (thrown) {
       t.ok(thrown instanceof StartError)
@@ -480,6 +481,7 @@ function run(args: readonly string[], env: Record<string, string> = {}) {
         .flatMap((listener) => (before[i]?.includes(listener) ? [] : { signal, listener })),
     )
   const exited = runCli({
+    stdin: Readable.from([]),
     argv: [
       ...args,
       '--port',

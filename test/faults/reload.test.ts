@@ -108,7 +108,7 @@ test('the sidecar has stopped when servers of before a reload are gone too', asy
     const server = [`--pid=${servers.path}`, '--ignore-sigterm']
     const { sidecar, url } = await startTestSidecar(t, { server, flags: { topology } })
     await openSession(url)
-    sidecar.reload(await testConfig({ server: [server[0] as string], flags: { topology } }))
+    await sidecar.reload(await testConfig({ server: [server[0] as string], flags: { topology } }))
     await openSession(url)
     await sidecar.stop()
     t.strictSame(servers.pids.filter(alive), [], topology)
@@ -121,7 +121,7 @@ test('a stream opened before a reload and initialized after it gets the new serv
     const { sidecar, base } = await startTestSidecar(t, { flags })
     const socket = await openSocket(base)
     const sse = await openSse(base)
-    sidecar.reload(await testConfig({ server: ['--version=2025-03-26'], flags }))
+    await sidecar.reload(await testConfig({ server: ['--version=2025-03-26'], flags }))
     for (const client of [socket, sse]) {
       const answer = await client.request(initialize('2025-03-26'))
       t.match(answer, { id: 0, result: { protocolVersion: '2025-03-26' } }, topology)
@@ -142,7 +142,7 @@ test('what was opened with a token that was replaced is closed', async (t) => {
   const stream = follow(await open(url, 'GET', { ...session, Accept: 'text/event-stream' }))
   const other = await openSocket(base, { headers: bob, version: '2025-11-25' })
   writeFileSync(tokens.file, `alice:another-0123456789abcdef\nbob:${tokens.token('bob')}\n`)
-  sidecar.reload(config)
+  await sidecar.reload(config)
   await until(() => socket.closed() !== undefined, 'the WebSocket is closed')
   t.match(socket.closed(), { code: 4401 })
   await Promise.all([sse.closed, stream.closed])

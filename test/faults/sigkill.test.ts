@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import tap, { type Test } from 'tap'
 import { runCli } from '../../src/cli.ts'
 import { type CliProcess, startCli } from '../support/cli.ts'
@@ -131,6 +132,7 @@ test('a second signal, whichever it is, ends the sidecar at once, servers includ
 test('a server that cannot be started is one line on stderr and an exit code', async (t) => {
   let stderr = ''
   const code = await runCli({
+    stdin: Readable.from([]),
     argv: ['--port', '0', '--admin-port', '0', '--', 'no-such-program-here'],
     env: { PATH: '/usr/bin:/bin' },
     cwd: process.cwd(),

@@ -96,7 +96,7 @@ function noting(): Noted {
   }
   const log: Logger = { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }
   const metrics = { refused: (code: string) => codes.push(code) } as unknown as Metrics
-  return { codes, lines, refusals: new Refusals(log, metrics) }
+  return { codes, lines, refusals: new Refusals(log, metrics, () => {}) }
 }
 
 const from = { requestId: 'r', remoteAddress: '::1' }

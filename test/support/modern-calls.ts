@@ -63,7 +63,7 @@ export function modernRequest(method: string, params: object = {}, parts: Reques
 }
 
 export function principalOf(id: string): Principal {
-  return { id, method: 'bearer', proof: id }
+  return { ...anonymous, id, method: 'bearer', kind: 'user', subject: id, proof: id }
 }
 
 /** Somebody who made a call and writes down what becomes of it. */
@@ -173,6 +173,10 @@ export function countingMetrics(): Metrics & { readonly drops: Map<string, numbe
     drops,
     dropped: (what) => void drops.set(what, (drops.get(what) ?? 0) + 1),
     refused: nothing,
+    authenticated: nothing,
+    rateStore: nothing,
+    auditFailed: nothing,
+    auditLost: nothing,
     call: nothing,
     sessionOpened: nothing,
     sessionClosed: nothing,

@@ -39,6 +39,8 @@ export interface TestOptions {
   readonly env?: Readonly<Record<string, string>>
   /** Default: real time. */
   readonly clock?: Clock
+  /** Failed attempts of one address that are let pass; default: so many that no test meets the limit by accident. */
+  readonly failedAttempts?: number
   /** Only for what has no other way: every message of the sidecar is checked against the official schemas. */
   readonly wire?: WireOptOut
 }
@@ -98,7 +100,13 @@ export async function testConfig(options: TestOptions = {}): Promise<Config> {
   const command = options.command ?? [...scriptedCommand, ...(options.server ?? [])]
   const flags = { port: '0', adminPort: '0', ...options.flags }
   const { config } = await loadConfig({ flags, env: {}, cwd: process.cwd(), command })
-  const changed: Record<string, unknown> = { ...config, shutdownGraceMs: 1000 }
+  const { policy } = config
+  const failures = { ...policy.auth.failures, attempts: options.failedAttempts ?? 1_000_000 }
+  const changed: Record<string, unknown> = {
+    ...config,
+    shutdownGraceMs: 1000,
+    policy: { ...policy, auth: { ...policy.auth, failures } },
+  }
   for (const [section, values] of Object.entries(options.config ?? {})) {
     const before = changed[section]
     changed[section] = typeof before === 'object' ? { ...before, ...(values as object) } : values

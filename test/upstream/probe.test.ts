@@ -40,6 +40,10 @@ interface Started {
 const nothing = (): void => {}
 const metrics: Metrics = {
   refused: nothing,
+  authenticated: nothing,
+  rateStore: nothing,
+  auditFailed: nothing,
+  auditLost: nothing,
   dropped: nothing,
   call: nothing,
   sessionOpened: nothing,

@@ -1,0 +1,136 @@
+import { SidecarError } from '../core/errors.ts'
+import type { Operation, Target } from '../core/operation.ts'
+import type { AuthzPolicy } from '../core/policy.ts'
+import type { Clock, Decoded, Verdict } from '../core/types.ts'
+import type { Decider, Decision, Question, ToolHints } from './decider.ts'
+import { quoted } from './fault.ts'
+import { hintsOf, type Listed } from './list-filter.ts'
+import { callerName, compileLayer } from './rules.ts'
+import { isTreacherous } from './uris.ts'
+
+/** All layers of rules, and Cedar. */
+export interface Judge {
+  /**
+   * Adds a verdict of each layer.
+   *
+   * @throws ERR_DENIED
+   */
+  permit(request: Decoded, operation: Operation, verdicts: Verdict[]): void
+  /** What of a list this caller may see. */
+  listing(request: Decoded): (item: Listed) => boolean
+}
+
+/** @returns undefined where there is nothing to judge by */
+export function createJudge(
+  policy: AuthzPolicy,
+  { clock, cedar }: { readonly clock: Clock; readonly cedar: Decider | undefined },
+): Judge | undefined {
+  // Without rules it is not a layer: a default that nobody filled in must not deny everything.
+  const layers = policy.layers
+    .filter(({ rules }) => rules.length > 0)
+    .map((layer) => compileLayer(layer, clock))
+  if (layers.length === 0 && cedar === undefined) return undefined
+  const policies = cedar === undefined ? undefined : new PolicyLayer(cedar)
+  const names = [...layers.map(({ name }) => name), ...(policies === undefined ? [] : ['cedar'])]
+  const unasked: readonly Verdict[] = names.map((layer) => Object.freeze({ layer, ids: Object.freeze([]) }))
+  return {
+    permit(request, operation, verdicts) {
+      if (operation.kind === 'unknown') {
+        const detail = `${quoted(request.message.method)} is no method that rules can permit`
+        throw new SidecarError('ERR_DENIED', { detail, verdict: { layer: names.join(', '), ids: [] } })
+      }
+      if (operation.kind !== 'use') {
+        verdicts.push(...unasked)
+        return
+      }
+      for (const layer of layers) verdicts.push(layer.permit(request, operation))
+      if (policies !== undefined) verdicts.push(policies.permit(request, operation))
+    },
+    listing(request) {
+      const listings = layers.map((layer) => layer.listing(request))
+      return (item) => {
+        const { type, name } = item
+        if ((type === 'resource' || type === 'template') && isTreacherous(name)) return false
+        policies?.learn(item)
+        return listings.every((mayList) => mayList(type, name)) && policies?.lists(request, item) !== false
+      }
+    },
+  }
+}
+
+const actions = { tool: 'tools/call', prompt: 'prompts/get', resource: 'resources/read' } as const
+
+/** Tools whose hints are remembered; the oldest make way. */
+const maxHints = 4096
+/** Longer names are not remembered. Characters. */
+const maxHintName = 256
+
+/** Policies in a language of their own, as one layer among others. */
+class PolicyLayer {
+  readonly #decider: Decider
+  /** What the server said of its tools when it last listed them, to whomever. */
+  readonly #hints = new Map<string, ToolHints>()
+
+  constructor(decider: Decider) {
+    this.#decider = decider
+  }
+
+  permit(request: Decoded, operation: Operation): Verdict {
+    const { principal, message } = request
+    const action = operation.action as Question['action']
+    let ids: readonly string[] | undefined
+    for (const target of operation.targets) {
+      const hints = target.type === 'tool' ? this.#hints.get(target.name) : undefined
+      const decision = this.#decide({ principal, action, target, message, request, hints })
+      if (!decision.allow) throw refused(decision, request, operation, target)
+      ids = ids === undefined ? decision.ids : [...new Set([...ids, ...decision.ids])]
+    }
+    return { layer: 'cedar', ids: ids ?? [] }
+  }
+
+  /** A template is judged as a resource whose URI is its text. */
+  lists(request: Decoded, item: Listed): boolean {
+    const target: Target = { type: item.type === 'template' ? 'resource' : item.type, name: item.name }
+    const hints = target.type === 'tool' ? hintsOf(item) : undefined
+    const { principal } = request
+    return this.#decide({
+      principal,
+      action: actions[target.type],
+      target,
+      message: undefined,
+      request,
+      hints,
+    }).allow
+  }
+
+  learn(item: Listed): void {
+    if (item.type !== 'tool' || item.name.length > maxHintName) return
+    const hints = hintsOf(item)
+    this.#hints.delete(item.name)
+    if (hints === undefined) return
+    this.#hints.set(item.name, hints)
+    if (this.#hints.size > maxHints) this.#hints.delete(this.#hints.keys().next().value as string)
+  }
+
+  #decide(question: Question): Decision {
+    try {
+      const decision = this.#decider.decide(question)
+      return decision.allow && decision.errors.length > 0 ? { ...decision, allow: false } : decision
+    } catch (thrown) {
+      const error = thrown instanceof Error ? thrown.message : String(thrown)
+      return { allow: false, ids: [], errors: [error] }
+    }
+  }
+}
+
+function refused(
+  { ids, errors }: Decision,
+  { principal }: Decoded,
+  { action }: Operation,
+  { type, name }: Target,
+): SidecarError {
+  const what = `cedar: ${action} of ${type} ${quoted(name)} to ${callerName(principal)}`
+  let why = ids.length === 0 ? 'no policy permits it' : `denied by ${ids.map(quoted).join(', ')}`
+  if (errors.length > 0) why = `error: ${errors.slice(0, 4).map(quoted).join('; ')}`
+  return new SidecarError('ERR_DENIED', { detail: `${what}: ${why}`, verdict: { layer: 'cedar', ids } })
+}

@@ -1,0 +1,68 @@
+/** What goes into the audit log beside messages: refusals before there is one, sessions, streams, processes, the sidecar itself. */
+import type { SidecarError } from '../core/errors.ts'
+import type { Identified, Principal, Received, Transport } from '../core/types.ts'
+import type { Audit } from './audit.ts'
+import type { AuditedRequest } from './audit-event.ts'
+import { type AuditType, auditOutcomeOf } from './audit-type.ts'
+
+type Details = Readonly<Record<string, string | number | boolean | undefined>>
+
+export class Records {
+  readonly #audit: () => Audit | undefined
+
+  /** @param audit the one of the moment; undefined: nothing is recorded */
+  constructor(audit: () => Audit | undefined) {
+    this.#audit = audit
+  }
+
+  /** A request that never became a message; of one that could not be read as HTTP next to nothing is known. */
+  readonly refusal = (
+    error: SidecarError,
+    refused: Pick<Received, 'requestId' | 'remoteAddress'> & Partial<Identified>,
+  ): void => {
+    const audit = this.#audit()
+    if (audit === undefined) return
+    const request: AuditedRequest = {
+      requestId: refused.requestId,
+      transport: refused.transport ?? 'streamable-http',
+      remoteAddress: refused.remoteAddress,
+      clientAddress: refused.clientAddress ?? refused.remoteAddress,
+      httpMethod: refused.httpMethod ?? '',
+      path: refused.path ?? '',
+      headers: refused.headers ?? {},
+    }
+    const outcome = auditOutcomeOf(error.code, error, false)
+    audit.record({ type: 'http_request', outcome, request, principal: refused.principal, error })
+  }
+
+  /** A long-lived stream was opened: the GET stream, an HTTP+SSE stream, a WebSocket. */
+  readonly stream = (request: Identified): void => {
+    const { principal } = request
+    this.#audit()?.record({ type: 'sse_connection', outcome: 'success', request, principal })
+  }
+
+  readonly session = {
+    started: (
+      sessionId: string,
+      principal: Principal,
+      transport: Transport,
+      version: string | undefined,
+    ): void => {
+      const details = { transport, version }
+      this.#audit()?.record({ type: 'session_start', outcome: 'success', principal, sessionId, details })
+    },
+    ended: (sessionId: string, principal: Principal, transport: Transport, error: SidecarError): void => {
+      const details = { transport, reason: error.detail ?? error.code }
+      this.#audit()?.record({ type: 'session_end', outcome: 'success', principal, sessionId, details })
+    },
+  }
+
+  /** Of the sidecar and its server processes. */
+  readonly event = (
+    type: AuditType,
+    details: Details = {},
+    outcome: 'success' | 'error' = 'success',
+  ): void => {
+    this.#audit()?.record({ type, outcome, details })
+  }
+}

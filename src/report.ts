@@ -1,0 +1,115 @@
+/** What a start says: where to connect, what is enforced and what is not, and a client configuration to paste. */
+import type { Config } from './config/config.ts'
+import { isLoopback } from './core/net.ts'
+import type { AuthMethod } from './core/policy.ts'
+import type { Sidecar } from './main.ts'
+
+export interface StartReport {
+  /** For a log line. */
+  readonly fields: Readonly<Record<string, unknown>>
+  /** For a person. */
+  readonly lines: readonly string[]
+}
+
+export function startReport({ config, url, adminUrl }: Sidecar): StartReport {
+  const base = url.slice(0, url.lastIndexOf('/'))
+  const { listen } = config
+  const urls = {
+    ...(listen.streamableHttp ? { url } : {}),
+    ...(listen.httpSse ? { sseUrl: `${base}/sse` } : {}),
+    ...(listen.webSocket ? { webSocketUrl: `${base.replace(/^http/, 'ws')}/ws` } : {}),
+  }
+  const { enforced, notEnforced } = enforcement(config)
+  const headers = clientHeaders(config)
+  const clientConfig = {
+    mcpServers: { sidecar: { type: 'http', url, ...(headers === undefined ? {} : { headers }) } },
+  }
+  const lines = [
+    '',
+    `  MCP server: ${config.server.command.join(' ')}`,
+    '',
+    ...(listen.streamableHttp ? [`  Streamable HTTP   ${url}`] : []),
+    ...(listen.httpSse ? [`  HTTP+SSE          ${base}/sse`] : []),
+    ...(listen.webSocket ? [`  WebSocket         ${base.replace(/^http/, 'ws')}/ws`] : []),
+    `  Admin             ${adminUrl}/healthz  /readyz  /metrics`,
+    '',
+    ...enforced.map((line) => `  enforced      ${line}`),
+    ...notEnforced.map((line) => `  NOT enforced  ${line}`),
+    '',
+    '  Client configuration:',
+    ...JSON.stringify(clientConfig, undefined, 2)
+      .split('\n')
+      .map((line) => `    ${line}`),
+    '',
+  ]
+  return { fields: { ...urls, adminUrl, enforced, notEnforced, clientConfig }, lines }
+}
+
+const methodNames: Readonly<Record<AuthMethod['method'], string>> = {
+  bearer: 'static bearer tokens',
+  apiKey: 'API keys',
+  basic: 'Basic',
+  jwt: 'JWT',
+  oidc: 'OpenID Connect',
+  kubernetes: 'Kubernetes service accounts',
+  clientCertificate: 'client certificates',
+}
+
+/** What holds and what does not, in words for whoever signs it off. */
+function enforcement(config: Config): { readonly enforced: string[]; readonly notEnforced: string[] } {
+  const { policy, listen, server } = config
+  const { auth, authz, rates, audit } = policy
+  const enforced: string[] = []
+  const notEnforced: string[] = []
+  for (const { require, methods } of auth.layers) {
+    const names = [...new Set(methods.map(({ method }) => methodNames[method]))]
+    enforced.push(`authentication: ${names.join(require === 'all' ? ' and ' : ' or ')}`)
+  }
+  if (auth.layers.length === 0) {
+    const local = isLoopback(listen.host) && !config.auth.none
+    notEnforced.push(`authentication: off${local ? '; only this machine can connect' : ', as configured'}`)
+  }
+  const authorization = [
+    ...(authz.layers.length > 0 ? ['rules'] : []),
+    ...(authz.cedar === undefined ? [] : ['Cedar policies']),
+    ...(authz.scopes.length > 0 ? ['scopes'] : []),
+    ...(authz.toolsFilters.length > 0 ? ['tools filter'] : []),
+    ...(authz.capabilities === undefined ? [] : ['capabilities']),
+  ]
+  if (authorization.length > 0) enforced.push(`authorization: ${authorization.join(', ')}`)
+  else notEnforced.push('authorization: every caller may use every tool')
+  if (rates.limits.length > 0) enforced.push(`${rates.limits.length} rate limits`)
+  if (audit !== undefined)
+    enforced.push(
+      `audit log, ${audit.onFailure === 'block' ? 'without which no call is let in' : 'as far as it can be written'}`,
+    )
+  if (listen.tls !== undefined) enforced.push(`TLS, ${listen.tls.minVersion} or newer`)
+  enforced.push(
+    'Host and Origin checks',
+    'limits on sessions, processes, sizes and times',
+    "the server's environment",
+  )
+  notEnforced.push(
+    'file system and network access of the server process: it runs with the rights of this user',
+  )
+  if (server.topology === 'shared')
+    notEnforced.push('separation of callers inside the server: one process serves all')
+  else if (server.topology === 'auto' && server.era !== 'legacy')
+    notEnforced.push('separation of callers inside the server, if it is a modern one: one process serves all')
+  return { enforced, notEnforced: [...notEnforced, ...policy.notEnforced] }
+}
+
+/** What a client has to send, where a header will do; OAuth clients find out by themselves. */
+function clientHeaders({ policy }: Config): Readonly<Record<string, string>> | undefined {
+  const methods = policy.auth.layers.flatMap((layer) => layer.methods)
+  const found = methods.find(({ method }) => ['bearer', 'apiKey', 'basic'].includes(method))
+  switch (found?.method) {
+    case 'bearer':
+      return { Authorization: 'Bearer YOUR-TOKEN' }
+    case 'apiKey':
+      return { [found.header ?? 'X-API-Key']: 'YOUR-KEY' }
+    case 'basic':
+      return { Authorization: 'Basic YOUR-NAME-AND-PASSWORD-IN-BASE64' }
+  }
+  return undefined
+}

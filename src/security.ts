@@ -1,0 +1,133 @@
+/** The part of the composition that keeps strangers and misuse out: the policy made into what carries it out. */
+import { readFileSync } from 'node:fs'
+import type { Authenticator } from './authn/authenticator.ts'
+import type { BearerChallenge } from './authn/challenge.ts'
+import { type AuthGate, createGate, type GateLayer } from './authn/gate.ts'
+import { createResourceMetadata, type ResourceMetadata } from './authn/resource-metadata.ts'
+import { buildStatic } from './authn/static-secrets.ts'
+import { readSecret } from './authn/token-method.ts'
+import type { AuthzContext } from './authz/authorize.ts'
+import { permitAll } from './authz/permit-all.ts'
+import type { Layer } from './core/pipeline.ts'
+import type { AuthMethod, AuthzPolicy, Policy, SecretSource } from './core/policy.ts'
+import type { Clock, Decoded, Logger, Permitted } from './core/types.ts'
+import { type Timeouts, timeouts } from './limit/timeouts.ts'
+
+export interface SecurityContext {
+  readonly clock: Clock
+  readonly log: Logger
+  /** The URL that is listened on, once it is. */
+  readonly url: () => string
+  /** Whether a peer's word on addresses and certificates is taken. */
+  readonly trustsPeer: (address: string) => boolean
+  /** Whether issuers are asked at once. Default: yes. */
+  readonly prefetch?: boolean
+}
+
+/** One policy in force. */
+export interface Security {
+  readonly gate: AuthGate
+  readonly metadata: ResourceMetadata
+  readonly authorize: Layer<Decoded, Permitted>
+  readonly timeouts: Timeouts
+  close(): void
+}
+
+/** @throws an Error that says what is wrong with files, policies or options; nothing is left open then */
+export async function buildSecurity(policy: Policy, context: SecurityContext): Promise<Security> {
+  const { auth, authz } = policy
+  const resource = (): string => auth.resource ?? audienceUrl(policy) ?? context.url()
+  const built: Authenticator[] = []
+  try {
+    const layers: GateLayer[] = []
+    for (const { name, require, methods } of auth.layers) {
+      const authenticators: Authenticator[] = []
+      for (const method of methods)
+        authenticators.push(await authenticatorOf(method, { ...context, resource }))
+      built.push(...authenticators)
+      layers.push({ name, require, authenticators })
+    }
+    const gate = createGate({ ...auth, layers })
+    const metadata = createResourceMetadata({
+      resource,
+      authorizationServers: [
+        ...auth.authorizationServers,
+        ...gate.authenticators.flatMap(({ authorizationServers }) => authorizationServers),
+      ],
+      // Not what single operations need: clients ask for all that stands here (basic/authorization, "Scope Minimization").
+      scopesSupported: [...auth.scopesSupported, ...gate.scopes],
+    })
+    const bearerChallenge: BearerChallenge = (error, scopes) => metadata.bearerChallenge(error, scopes)
+    const demands = { baseScopes: gate.scopes, bearerChallenge }
+    return {
+      gate,
+      metadata,
+      authorize: await authorizerOf(authz, { ...context, ...demands }),
+      timeouts: timeouts(policy.timeouts),
+      close: () => {
+        for (const each of built) each.close?.()
+      },
+    }
+  } catch (thrown) {
+    for (const each of built) each.close?.()
+    throw thrown
+  }
+}
+
+interface MethodContext extends SecurityContext {
+  readonly resource: () => string
+}
+
+// Imported only where they are configured: each costs time at every start.
+async function authenticatorOf(method: AuthMethod, context: MethodContext): Promise<Authenticator> {
+  const deps = { prefetch: true, ...context }
+  switch (method.method) {
+    case 'bearer':
+    case 'apiKey':
+      return buildStatic(method, textOf(method.source), placeOf(method.source))
+    case 'basic':
+      return (await import('./authn/basic.ts')).buildBasic(
+        textOf(method.source),
+        placeOf(method.source),
+        context,
+      )
+    case 'jwt':
+      return (await import('./authn/jwt.ts')).jwtAuthenticator(method, deps)
+    case 'oidc':
+      return (await import('./authn/oidc.ts')).oidcAuthenticator(method, deps)
+    case 'kubernetes':
+      return (await import('./authn/kubernetes.ts')).kubernetesAuthenticator(method, deps)
+    case 'clientCertificate':
+      return (await import('./authn/client-certificate.ts')).certificateAuthenticator(method, context)
+  }
+}
+
+async function authorizerOf(
+  policy: AuthzPolicy,
+  context: Omit<AuthzContext, 'cedar'>,
+): Promise<Layer<Decoded, Permitted>> {
+  const { layers, cedar, scopes, toolsFilters, capabilities } = policy
+  const parts = [...layers, ...scopes, ...toolsFilters]
+  if (parts.length === 0 && cedar === undefined && capabilities === undefined) return permitAll
+  const { createAuthorizer } = await import('./authz/authorize.ts')
+  const decider = cedar === undefined ? undefined : await (await import('./authz/cedar.ts')).loadCedar(cedar)
+  return createAuthorizer(policy, { ...context, cedar: decider })
+}
+
+function textOf(source: SecretSource): string {
+  return 'file' in source ? readFileSync(source.file, 'utf8') : readSecret(source, 'the secret', {}).reveal()
+}
+
+function placeOf(source: SecretSource): string {
+  return 'file' in source ? source.file : 'the configuration'
+}
+
+/** An audience that is a URL names this server as its clients do (RFC 8707). */
+function audienceUrl({ auth }: Policy): string | undefined {
+  const audiences = auth.layers.flatMap(({ methods }) =>
+    methods.flatMap((method) =>
+      method.method === 'jwt' || method.method === 'oidc' ? method.audiences : [],
+    ),
+  )
+  return audiences.find((audience) => /^https?:\/\//.test(audience) && URL.canParse(audience))
+}

@@ -1,0 +1,203 @@
+/** The part of the composition that a reload replaces: one configuration made into what carries it out. */
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { createSeal } from './bridge/seal.ts'
+import type { Config } from './config/config.ts'
+import type { AuditPolicy, Policy } from './core/policy.ts'
+import type { Logger, Seal } from './core/types.ts'
+import type { RateLimiter } from './limit/rate.ts'
+import { type TrustedProxies, trustedProxies } from './listen/client-address.ts'
+import { type HostAndOrigin, hostAndOrigin } from './listen/origin.ts'
+import type { TlsMaterial } from './listen/tls.ts'
+import type { Audit } from './observe/audit.ts'
+import { systemClock } from './observe/clock.ts'
+import type { SidecarLogger } from './observe/logger.ts'
+import { buildSecurity, type Security } from './security.ts'
+import { buildServer, type Server, type ServerContext } from './server.ts'
+import { commandProblem } from './upstream/command.ts'
+import { serverEnvironment } from './upstream/environment.ts'
+
+/** Everything that a reload replaces. What has not changed is taken over from the world before. */
+export interface World {
+  readonly config: Config
+  /** Names the configuration in the audit log. */
+  readonly digest: string
+  readonly origin: HostAndOrigin
+  readonly proxies: TrustedProxies
+  readonly security: Security
+  /** Undefined without rate limits. */
+  readonly rates: RateLimiter | undefined
+  /** Undefined: nothing is recorded. */
+  readonly audit: Audit | undefined
+  /** Undefined: plain HTTP. */
+  readonly tls: TlsMaterial | undefined
+  readonly server: Server
+}
+
+export interface WorldContext extends Omit<ServerContext, 'seal' | 'log'> {
+  readonly log: SidecarLogger
+  /** What the server's environment is filtered from. */
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly cwd: string
+  /** Seals states where no key is configured. */
+  readonly seal: Seal
+  /** The URL that is listened on, once it is. */
+  readonly url: () => string
+  /** Of the world in force. */
+  readonly digest: () => string
+}
+
+/** Something in the configuration or the environment that keeps the sidecar from starting; for the operator. */
+export class StartError extends Error {
+  override readonly name = 'StartError'
+}
+
+/** @throws StartError; then nothing has changed and nothing is left open */
+export async function buildWorld(
+  config: Config,
+  previous: World | undefined,
+  context: WorldContext,
+): Promise<World> {
+  const opened: { close(): unknown }[] = []
+  const opens = <T extends { close(): unknown }>(made: T, old: T | undefined): T => {
+    if (made !== old) opened.push(made)
+    return made
+  }
+  try {
+    const { policy } = config
+    const proxies = trustedProxies(config.listen.trustedProxies)
+    const security = opens(
+      await buildSecurity(policy, { ...context, trustsPeer: (address) => proxies.has(address) }),
+      undefined,
+    )
+    const rates = await ratesOf(policy, previous, context)
+    if (rates !== undefined) opens(rates, previous?.rates)
+    const tls = await tlsOf(config, context)
+    const server = serverOf(config, previous, context)
+    const origin = hostAndOrigin({ ...config.listen, authenticated: policy.auth.layers.length > 0 })
+    // Last: it may have to end the one before, and after it nothing can fail.
+    const audit = await auditOf(policy.audit, previous, context)
+    return { config, digest: digestOf(config), origin, proxies, security, rates, audit, tls, server }
+  } catch (thrown) {
+    for (const each of opened) each.close()
+    throw new StartError(thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown })
+  }
+}
+
+/**
+ * Whether a world could be made of a configuration, as far as that can be known without opening anything or asking
+ * anybody: secrets, policies, certificates.
+ *
+ * @throws StartError
+ */
+export async function checkWorld(config: Config): Promise<void> {
+  const { policy, listen } = config
+  const log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
+  const context = { clock: systemClock, log, url: () => `http://${listen.host}:${listen.port}/mcp` }
+  try {
+    trustedProxies(listen.trustedProxies)
+    const security = await buildSecurity(policy, { ...context, trustsPeer: () => false, prefetch: false })
+    security.close()
+    if (policy.rates.limits.length > 0) {
+      const { rateLimits } = await import('./limit/rate.ts')
+      const metrics = { rateStore: () => {} }
+      rateLimits({ ...policy.rates, redis: undefined }, { ...context, metrics, readText }).close()
+    }
+    await tlsOf(config, context)
+  } catch (thrown) {
+    throw new StartError(thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown })
+  }
+}
+
+/** Counts go on over a reload that does not change the limits. */
+async function ratesOf(
+  policy: Policy,
+  previous: World | undefined,
+  context: WorldContext,
+): Promise<RateLimiter | undefined> {
+  if (policy.rates.limits.length === 0) return undefined
+  if (previous !== undefined && same(previous.config.policy.rates, policy.rates)) return previous.rates
+  const { rateLimits } = await import('./limit/rate.ts')
+  return rateLimits(policy.rates, { ...context, readText })
+}
+
+/** The chain goes on over a reload, too. */
+async function auditOf(
+  policy: AuditPolicy | undefined,
+  previous: World | undefined,
+  context: WorldContext,
+): Promise<Audit | undefined> {
+  if (policy === undefined) return undefined
+  if (previous !== undefined && same(previous.config.policy.audit, policy)) return previous.audit
+  const { createAudit } = await import('./observe/audit.ts')
+  // A file is written by one at a time: the last lines of the old one are in it before the new one reads its end.
+  if (same(previous?.config.policy.audit?.destination, policy.destination)) await previous?.audit?.close()
+  const { env } = context
+  return createAudit(policy, {
+    ...context,
+    place: { listener: 'mcp', pod: env['POD_NAME'], namespace: env['POD_NAMESPACE'], node: env['NODE_NAME'] },
+    configDigest: context.digest,
+    stdout: context.log.stdout,
+  })
+}
+
+async function tlsOf(
+  { listen, limits, policy }: Config,
+  { clock, log }: Pick<WorldContext, 'clock'> & { readonly log: Logger },
+): Promise<TlsMaterial | undefined> {
+  if (listen.tls === undefined) return undefined
+  const { loadTls } = await import('./listen/tls.ts')
+  const certificates = policy.auth.layers.flatMap(({ methods }) =>
+    methods.filter((method) => method.method === 'clientCertificate' && method.from === 'tls'),
+  )
+  const client = {
+    caFiles: certificates.flatMap((method) => ('caFile' in method ? (method.caFile ?? []) : [])),
+    crlFiles: certificates.flatMap((method) => ('crlFile' in method ? (method.crlFile ?? []) : [])),
+  }
+  const material = loadTls(
+    {
+      ...listen.tls,
+      handshakeTimeoutMs: limits.headerTimeoutMs,
+      client: certificates.length === 0 ? undefined : client,
+    },
+    clock.epoch(),
+  )
+  for (const warning of material.warnings) log.warn({}, warning)
+  return material
+}
+
+function serverOf(config: Config, previous: World | undefined, context: WorldContext): Server {
+  if (previous !== undefined) {
+    const old = previous.config
+    if (same([old.server, old.limits], [config.server, config.limits])) return previous.server
+  }
+  const { command, cwd, envAllow, envSet, stateKeyFile } = config.server
+  const env = serverEnvironment(context.env, envAllow, envSet)
+  const problem = commandProblem(command[0] as string, cwd ?? context.cwd, env['PATH'])
+  if (problem !== undefined) throw new StartError(`the MCP server cannot be started: ${problem}`)
+  const seal = stateKeyFile === undefined ? context.seal : createSeal(sealKey(stateKeyFile))
+  return buildServer(config, { command, cwd, env }, { ...context, seal })
+}
+
+/** @throws StartError for a key file that cannot be used */
+function sealKey(file: string): Buffer {
+  const key = readFileSync(file)
+  if (key.length >= 32) return key
+  const hint = '`openssl rand -out FILE 32` makes one'
+  throw new StartError(
+    `server.stateKeyFile: ${file} holds ${key.length} bytes; it takes at least 32 (${hint})`,
+  )
+}
+
+/** Secrets in it show themselves to nobody, and so do not count; files are read anew where they matter. */
+function digestOf(config: Config): string {
+  return `sha256:${createHash('sha256').update(JSON.stringify(config)).digest('hex')}`
+}
+
+function readText(file: string): string {
+  return readFileSync(file, 'utf8')
+}
+
+function same(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b)
+}

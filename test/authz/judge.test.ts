@@ -1,0 +1,221 @@
+import t from 'tap'
+import { createJudge } from '../../src/authz/judge.ts'
+import { filteredList } from '../../src/authz/list-filter.ts'
+import { SidecarError } from '../../src/core/errors.ts'
+import { messageOf } from '../../src/core/local.ts'
+import { operationOf } from '../../src/core/operation.ts'
+import type { RuleLayer } from '../../src/core/policy.ts'
+import type { Decoded, Verdict } from '../../src/core/types.ts'
+import { alice, bob, cedarPolicy, decoded, json, layer, Oracle, policyOf, rule } from '../support/authz.ts'
+import { ManualClock } from '../support/modern-calls.ts'
+
+function judge(layers: readonly RuleLayer[], cedar?: Oracle) {
+  const policy = policyOf({ layers, cedar: cedar === undefined ? undefined : cedarPolicy })
+  const made = createJudge(policy, { clock: new ManualClock(), cedar })
+  if (made === undefined) throw new Error('nothing to judge by')
+  return {
+    asks: (request: Decoded): Verdict[] | SidecarError => {
+      const verdicts: Verdict[] = []
+      try {
+        made.permit(request, operationOf(request.message), verdicts)
+        return verdicts
+      } catch (thrown) {
+        if (thrown instanceof SidecarError) return thrown
+        throw thrown
+      }
+    },
+    lists: (list: string, items: readonly object[], request = decoded('tools/list')): object[] => {
+      const answer = messageOf(JSON.stringify({ jsonrpc: '2.0', id: 1, result: { [list]: items } }))
+      return json(filteredList(answer, list, made.listing(request))).result[list]
+    },
+  }
+}
+
+const tools = (name: string, ids: readonly string[], id = name): RuleLayer =>
+  layer([rule(['*'], [{ tools: ids }], { id: `${id}-rule` })], { name })
+const call = (name: string): Decoded => decoded('tools/call', { name, arguments: { n: 1 } })
+
+t.test('without rules and without Cedar there is nothing to judge by', async (t) => {
+  const context = { clock: new ManualClock(), cedar: undefined }
+  t.equal(createJudge(policyOf({}), context), undefined)
+  t.equal(
+    createJudge(policyOf({ layers: [layer([])] }), context),
+    undefined,
+    'a layer without rules is no layer',
+  )
+})
+
+t.test('each layer must permit, and each leaves its verdict', async (t) => {
+  const { asks } = judge([
+    tools('gateway', ['a', 'b']),
+    layer([], { name: 'empty' }),
+    tools('route', ['b', 'c']),
+  ])
+  t.same(asks(call('b')), [
+    { layer: 'gateway', ids: ['gateway-rule'] },
+    { layer: 'route', ids: ['route-rule'] },
+  ])
+  t.match(asks(call('a')), { code: 'ERR_DENIED', verdict: { layer: 'route' } })
+  t.match(asks(call('c')), { code: 'ERR_DENIED', verdict: { layer: 'gateway' } })
+})
+
+t.test('what touches no object is asked of nobody, and what nobody knows is denied', async (t) => {
+  const oracle = new Oracle(() => ({ allow: false }))
+  const { asks } = judge([tools('route', ['a'])], oracle)
+  const free = [
+    'initialize',
+    'ping',
+    'server/discover',
+    'logging/setLevel',
+    'tools/list',
+    'tasks/get',
+    'tasks/result',
+  ]
+  for (const method of free) {
+    t.same(
+      asks(decoded(method)),
+      [
+        { layer: 'route', ids: [] },
+        { layer: 'cedar', ids: [] },
+      ],
+      method,
+    )
+  }
+  t.same(asks(decoded('{"jsonrpc":"2.0","method":"notifications/initialized"}')), asks(decoded('ping')))
+  for (const method of ['tools/delete', 'Tools/call', 'x', '', 'constructor', 'notifications/initialized']) {
+    t.match(
+      asks(decoded(method)),
+      { code: 'ERR_DENIED', detail: 'is no method that rules can permit' },
+      method,
+    )
+  }
+  t.same(oracle.asked, [])
+})
+
+t.test('Cedar is one more layer, asked with all it may decide by', async (t) => {
+  const oracle = new Oracle(({ target }) => ({ allow: target.name === 'a', ids: ['allow-a'] }))
+  const { asks } = judge([tools('route', ['a', 'b'])], oracle)
+  const request = call('a')
+  t.same(asks(request), [
+    { layer: 'route', ids: ['route-rule'] },
+    { layer: 'cedar', ids: ['allow-a'] },
+  ])
+  const [question] = oracle.asked
+  t.match(question, { action: 'tools/call', target: { type: 'tool', name: 'a' }, hints: undefined })
+  t.equal(question?.principal, alice)
+  t.equal(question?.message, request.message)
+  t.equal(question?.request, request)
+  t.match(asks(call('b')), {
+    code: 'ERR_DENIED',
+    detail: 'cedar: tools/call of tool "b" to "user:alice": denied by "allow-a"',
+    verdict: { layer: 'cedar', ids: ['allow-a'] },
+  })
+  oracle.asked.length = 0
+  t.match(asks(call('c')), { verdict: { layer: 'route' } })
+  t.same(oracle.asked, [], 'what rules refuse, it need not be asked')
+})
+
+t.test('Cedar alone decides, too', async (t) => {
+  const { asks } = judge([], new Oracle(({ action }) => ({ allow: action === 'prompts/get' })))
+  t.same(asks(decoded('prompts/get', { name: 'p' })), [{ layer: 'cedar', ids: [] }])
+  t.match(asks(call('a')), { detail: /no policy permits it$/ })
+})
+
+t.test('of several objects each is asked about', async (t) => {
+  const oracle = new Oracle(({ target }) => ({ allow: target.name !== 'r:3', ids: ['all', target.name] }))
+  const { asks } = judge([], oracle)
+  const listen = (...uris: string[]): Decoded =>
+    decoded('subscriptions/listen', { notifications: { resourceSubscriptions: uris } })
+  t.same(asks(listen('r:1', 'r:2')), [{ layer: 'cedar', ids: ['all', 'r:1', 'r:2'] }])
+  t.match(asks(listen('r:1', 'r:3', 'r:2')), { code: 'ERR_DENIED', detail: /"r:3"/ })
+})
+
+t.test('whatever goes wrong in Cedar denies', async (t) => {
+  const wrong = judge([], new Oracle(() => ({ allow: true, ids: ['p'], errors: ['attribute missing', 'b'] })))
+  t.match(wrong.asks(call('a')), {
+    code: 'ERR_DENIED',
+    detail: 'cedar: tools/call of tool "a" to "user:alice": error: "attribute missing"; "b"',
+  })
+  t.same(wrong.lists('tools', [{ name: 'a' }]), [])
+  const broken = judge(
+    [],
+    new Oracle(() => {
+      throw new Error('out of memory')
+    }),
+  )
+  t.match(broken.asks(call('a')), { code: 'ERR_DENIED', detail: /error: "out of memory"/ })
+  t.same(broken.lists('tools', [{ name: 'a' }]), [])
+})
+
+t.test('of a list stays what every layer shows and Cedar would permit to use', async (t) => {
+  const oracle = new Oracle(({ target }) => ({ allow: target.name !== 'b' }))
+  const open = rule(['*'], [{ tools: ['a', 'b', 'c'], resources: ['x:*'], prompts: ['p', 'b'] }])
+  const { lists } = judge(
+    [layer([open]), layer([rule(['*'], [{ tools: ['*'], resources: ['*'], prompts: ['*'] }])])],
+    oracle,
+  )
+  const named = (...names: string[]): object[] => names.map((name) => ({ name }))
+  t.same(lists('tools', named('a', 'b', 'd', 'c')), named('a', 'c'))
+  t.same(
+    oracle.asked.map(({ target, action, message }) => [target.name, action, message]),
+    ['a', 'b', 'c'].map((name) => [name, 'tools/call', undefined]),
+  )
+  t.same(lists('prompts', named('p', 'b', 'q')), named('p'))
+  t.same(lists('resources', [{ uri: 'x:1' }, { uri: 'y:1' }]), [{ uri: 'x:1' }])
+  oracle.asked.length = 0
+  const templates = [{ uriTemplate: 'x:{a}' }, { uriTemplate: 'y:{a}' }]
+  t.same(lists('resourceTemplates', templates), [templates[0]])
+  t.match(oracle.asked, [{ action: 'resources/read', target: { type: 'resource', name: 'x:{a}' } }])
+})
+
+t.test('a URI that climbs is not listed', async (t) => {
+  const { lists } = judge([layer([rule(['*'], [{ resources: ['*'] }])])])
+  t.same(lists('resources', [{ uri: 'x:/a' }, { uri: 'x:/a/../b' }, { uri: 'x:/%2e%2e/b' }]), [
+    { uri: 'x:/a' },
+  ])
+  t.same(lists('resourceTemplates', [{ uriTemplate: 'x:/../{a}' }]), [])
+})
+
+t.test('lists are those of the caller', async (t) => {
+  const mine = judge([
+    layer([rule(['user:bob'], [{ tools: ['b'] }]), rule(['user:alice'], [{ tools: ['a'] }])]),
+  ])
+  const items = [{ name: 'a' }, { name: 'b' }]
+  t.same(mine.lists('tools', items), [{ name: 'a' }])
+  t.same(mine.lists('tools', items, decoded('tools/list', {}, { principal: bob })), [{ name: 'b' }])
+})
+
+t.test('what the server last said of a tool is told when it is called', async (t) => {
+  const oracle = new Oracle(({ hints }) => ({ allow: hints?.readOnlyHint === true }))
+  const { asks, lists } = judge([], oracle)
+  const tool = (name: string, annotations?: object): object => ({ name, annotations })
+  t.match(asks(call('a')), { code: 'ERR_DENIED' }, 'nothing is known yet')
+  const listed = lists('tools', [
+    tool('a', { readOnlyHint: true }),
+    tool('b', { readOnlyHint: false }),
+    tool('c'),
+  ])
+  t.match(listed, [{ name: 'a' }])
+  t.same(asks(call('a')), [{ layer: 'cedar', ids: [] }])
+  for (const name of ['b', 'c', 'd']) t.match(asks(call(name)), { code: 'ERR_DENIED' }, name)
+  lists('tools', [tool('a')])
+  t.match(asks(call('a')), { code: 'ERR_DENIED' }, 'it says so no more')
+  t.equal(oracle.asked.at(-1)?.hints, undefined)
+})
+
+t.test('no more is remembered of tools than there is room for', async (t) => {
+  const { asks, lists } = judge([], new Oracle(({ hints }) => ({ allow: hints !== undefined })))
+  const annotations = { readOnlyHint: true }
+  lists('tools', [
+    { name: 'first', annotations },
+    { name: 'n'.repeat(257), annotations },
+  ])
+  t.ok(Array.isArray(asks(call('first'))))
+  t.match(asks(call('n'.repeat(257))), { code: 'ERR_DENIED' })
+  lists(
+    'tools',
+    Array.from({ length: 4096 }, (_, i) => ({ name: `t${i}`, annotations })),
+  )
+  t.match(asks(call('first')), { code: 'ERR_DENIED' })
+  t.ok(Array.isArray(asks(call('t0'))) && Array.isArray(asks(call('t4095'))))
+})
