@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { generateKeyPairSync, sign } from 'node:crypto'
 import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
@@ -24,6 +25,60 @@ function sidecar(topology, ...serverArgs) {
   }
 }
 
+/** JWT, three Cedar policies, a rate limit and the audit log, in front of the same server in the same topology. */
+function secured(topology) {
+  return (port, folder) => {
+    const write = (name, text) => writeFileSync(join(folder, name), text, { mode: 0o600 })
+    write(
+      'jwks.json',
+      JSON.stringify({ keys: [{ ...jwtKeys.publicKey.export({ format: 'jwk' }), kid: 'bench' }] }),
+    )
+    write('policies.cedar', POLICIES)
+    write('secured.yaml', securedConfig(join(folder, `audit-${topology}.log`)))
+    const listen = ['--host', '127.0.0.1', '--port', port, '--admin-port', '0', '--topology', topology]
+    return [
+      here('../dist/bin/mcp-sidecar.js'),
+      ...listen,
+      '--config',
+      join(folder, 'secured.yaml'),
+      '--',
+      node,
+      server,
+    ]
+  }
+}
+
+const POLICIES = `@id("developers-echo")
+permit(principal in THVGroup::"dev", action == Action::"call_tool", resource == Tool::"echo");
+@id("operators")
+permit(principal, action, resource) when { principal has claim_role && principal.claim_role == "operator" };
+@id("no-secrets")
+forbid(principal, action == Action::"call_tool", resource) when { context has arg_text && context.arg_text like "*secret*" };
+`
+
+const ISSUER = 'https://issuer.example'
+const AUDIENCE = 'https://mcp.example/mcp'
+
+const securedConfig = (auditFile) => `auth:
+  jwt: { issuer: '${ISSUER}', audiences: ['${AUDIENCE}'], jwksFile: jwks.json }
+authorization:
+  cedar: { policyFiles: [policies.cedar] }
+rateLimits:
+  - { per: principal, requests: 1000000000, window: 1h }
+audit: { destination: '${auditFile}' }
+`
+
+const jwtKeys = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+
+function jwt() {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const now = Math.floor(Date.now() / 1000)
+  const claims = { iss: ISSUER, aud: AUDIENCE, sub: 'bench', groups: ['dev'], iat: now, exp: now + 86_400 }
+  const text = `${part({ alg: 'ES256', kid: 'bench', typ: 'at+jwt' })}.${part(claims)}`
+  const signature = sign('sha256', Buffer.from(text), { key: jwtKeys.privateKey, dsaEncoding: 'ieee-p1363' })
+  return `${text}.${signature.toString('base64url')}`
+}
+
 function supergateway(...mode) {
   return (port) => {
     const program = here('node_modules/supergateway/dist/index.js')
@@ -44,7 +99,8 @@ const bodyLimit = 'its request body limit is 100 kB'
 
 /**
  * `args(port, folder)` are node's arguments; all listen on 127.0.0.1 and serve /mcp. `cannot` gives the reason by
- * figure. The sidecar is there twice for clients with sessions, and twice for modern ones, which have none. Options left out are at their defaults, logging included; each logs to a file.
+ * figure. The sidecar is there twice for clients with sessions, twice more with everything that costs on, and twice for
+ * modern clients, which have none. Options left out are at their defaults, logging included; each logs to a file.
  */
 export const contestants = [
   {
@@ -57,6 +113,18 @@ export const contestants = [
     name: 'sidecar-per-session',
     args: sidecar('per-session'),
     headers: { authorization: `Bearer ${TOKEN}` },
+    cannot: { sessions: noProcessEach },
+  },
+  {
+    name: 'secured-shared',
+    args: secured('shared'),
+    headers: { authorization: `Bearer ${jwt()}` },
+    cannot: {},
+  },
+  {
+    name: 'secured-per-session',
+    args: secured('per-session'),
+    headers: { authorization: `Bearer ${jwt()}` },
     cannot: { sessions: noProcessEach },
   },
   {

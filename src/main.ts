@@ -141,12 +141,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       },
     }),
   )
-  const limits = limiter(() => ({
-    ...world.config.limits,
-    startTimeoutMs: world.config.server.startTimeoutMs,
-    timeouts: world.security.timeouts,
-    rates: world.rates,
-  }))
+  const limits = limiter(() => world.limits)
   const refusals = new Refusals(log, metrics, records.refusal)
 
   // The path of one message, outermost first.

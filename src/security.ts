@@ -8,6 +8,7 @@ import { buildStatic } from './authn/static-secrets.ts'
 import { readSecret } from './authn/token-method.ts'
 import type { AuthzContext } from './authz/authorize.ts'
 import { permitAll } from './authz/permit-all.ts'
+import { scopeHierarchy } from './authz/scopes.ts'
 import type { Layer } from './core/pipeline.ts'
 import type { AuthMethod, AuthzPolicy, Policy, SecretSource } from './core/policy.ts'
 import type { Clock, Decoded, Logger, Permitted } from './core/types.ts'
@@ -36,6 +37,7 @@ export interface Security {
 /** @throws an Error that says what is wrong with files, policies or options; nothing is left open then */
 export async function buildSecurity(policy: Policy, context: SecurityContext): Promise<Security> {
   const { auth, authz } = policy
+  const grants = scopeHierarchy(authz.impliedScopes)
   const resource = (): string => auth.resource ?? audienceUrl(policy) ?? context.url()
   const built: Authenticator[] = []
   try {
@@ -43,7 +45,7 @@ export async function buildSecurity(policy: Policy, context: SecurityContext): P
     for (const { name, require, methods } of auth.layers) {
       const authenticators: Authenticator[] = []
       for (const method of methods)
-        authenticators.push(await authenticatorOf(method, { ...context, resource }))
+        authenticators.push(await authenticatorOf(method, { ...context, resource, grants }))
       built.push(...authenticators)
       layers.push({ name, require, authenticators })
     }
@@ -76,6 +78,7 @@ export async function buildSecurity(policy: Policy, context: SecurityContext): P
 
 interface MethodContext extends SecurityContext {
   readonly resource: () => string
+  readonly grants: (granted: readonly string[], needed: string) => boolean
 }
 
 // Imported only where they are configured: each costs time at every start.

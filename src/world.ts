@@ -5,6 +5,7 @@ import { createSeal } from './bridge/seal.ts'
 import type { Config } from './config/config.ts'
 import type { AuditPolicy, Policy } from './core/policy.ts'
 import type { Logger, Seal } from './core/types.ts'
+import type { LimitOptions } from './limit/admit.ts'
 import type { RateLimiter } from './limit/rate.ts'
 import { type TrustedProxies, trustedProxies } from './listen/client-address.ts'
 import { type HostAndOrigin, hostAndOrigin } from './listen/origin.ts'
@@ -25,6 +26,7 @@ export interface World {
   readonly origin: HostAndOrigin
   readonly proxies: TrustedProxies
   readonly security: Security
+  readonly limits: LimitOptions
   /** Undefined without rate limits. */
   readonly rates: RateLimiter | undefined
   /** Undefined: nothing is recorded. */
@@ -72,12 +74,20 @@ export async function buildWorld(
     )
     const rates = await ratesOf(policy, previous, context)
     if (rates !== undefined) opens(rates, previous?.rates)
+    // Else its first moments would count as an outage.
+    await rates?.ready()
     const tls = await tlsOf(config, context)
     const server = serverOf(config, previous, context)
+    const limits: LimitOptions = {
+      ...config.limits,
+      startTimeoutMs: config.server.startTimeoutMs,
+      timeouts: security.timeouts,
+      rates,
+    }
     const origin = hostAndOrigin({ ...config.listen, authenticated: policy.auth.layers.length > 0 })
     // Last: it may have to end the one before, and after it nothing can fail.
     const audit = await auditOf(policy.audit, previous, context)
-    return { config, digest: digestOf(config), origin, proxies, security, rates, audit, tls, server }
+    return { config, digest: digestOf(config), origin, proxies, security, limits, rates, audit, tls, server }
   } catch (thrown) {
     for (const each of opened) each.close()
     throw new StartError(thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown })

@@ -9,8 +9,7 @@ import {
   type Trusted,
 } from '../core/types.ts'
 import { RequestAttempt } from './attempt.ts'
-import type { Authenticator } from './authenticator.ts'
-import { listed } from './bearer.ts'
+import { Unavailable } from './authenticator.ts'
 import { type BearerChallenge, type BearerError, challengeHeaders } from './challenge.ts'
 import { maxCredentialBytes, objection, schemeValue } from './credentials.ts'
 import type { Failures } from './failures.ts'
@@ -18,8 +17,8 @@ import type { AuthGate } from './gate.ts'
 import { type Finding, judge, missing } from './judge.ts'
 import { principalOf } from './principal.ts'
 
+export type { Authenticator } from './authenticator.ts'
 export { stillTrusted } from './principal.ts'
-export type { Authenticator }
 
 export interface AuthenticateOptions {
   /** The gate of the moment. */
@@ -42,9 +41,8 @@ export interface AuthenticateOptions {
  * ERR_RATE_LIMITED in its place when the address has failed too often. ERR_SCOPE when a token lacks scopes.
  */
 export function authenticate<I extends Trusted>(
-  composed: AuthenticateOptions | (() => readonly Authenticator[]),
+  options: AuthenticateOptions,
 ): Layer<I, I & Pick<Identified, 'principal'>> {
-  const options = typeof composed === 'function' ? listed(composed) : composed
   return (trusted, next) => {
     const identified = trusted as I & Draft<Pick<Identified, 'principal'>>
     const gate = options.gate()
@@ -104,8 +102,8 @@ function conclude(which: Case, findings: readonly Finding[]): Principal {
 function invalid(which: Case, detail: string, cause: unknown): SidecarError {
   const { attempt, request } = which
   const limited = attempt.limited(detail)
-  // Somebody we ask is slow: that says nothing about who sent the request.
-  if (!attempt.expired) attempt.failed()
+  // Somebody we ask is slow or away: that says nothing about who sent the request.
+  if (!attempt.expired && !(cause instanceof Unavailable)) attempt.failed()
   if (limited !== undefined) return limited
   const error = schemeValue(request, 'Bearer') === undefined ? undefined : 'invalid_token'
   return new SidecarError('ERR_AUTH_INVALID', { detail, cause, headers: challenges(which, error) })

@@ -14,6 +14,14 @@ export interface Attempt {
   note(why: string): void
 }
 
+/**
+ * As the cause of a refusal: what a method needs of somebody else is not there, and nothing was done for the request. It
+ * says nothing of who sent it, and does not count as a failed attempt.
+ */
+export class Unavailable extends Error {
+  override readonly name = 'Unavailable'
+}
+
 /** One way to prove who is calling. */
 export interface Authenticator {
   /** As in the configuration: `bearer`, `jwt`. */

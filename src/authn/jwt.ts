@@ -36,12 +36,12 @@ export function jwtAuthenticator(method: JwtMethod, deps: TokenDeps): Authentica
   })
 }
 
-export interface JwtAuthenticatorOptions extends JwtVerifierOptions {
+interface JwtAuthenticatorOptions extends JwtVerifierOptions {
   readonly close: () => void
 }
 
-/** An authenticator of JWTs from these keys; for methods that find their keys in their own way. */
-export function tokenAuthenticator(options: JwtAuthenticatorOptions): Authenticator {
+/** An authenticator of JWTs from these keys. */
+function tokenAuthenticator(options: JwtAuthenticatorOptions): Authenticator {
   const { method, issuer, keys, deps, close } = options
   const cache = new TokenCache(deps.clock)
   return {

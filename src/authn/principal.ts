@@ -1,6 +1,4 @@
 import { anonymous, type Identity, type Principal } from '../core/types.ts'
-import type { Authenticator } from './authenticator.ts'
-import { inOneLayer } from './bearer.ts'
 import type { AuthGate, GateLayer } from './gate.ts'
 
 /** The strongest first; tokens of any kind are equal. */
@@ -51,11 +49,7 @@ function same(a: Identity, b: Identity): boolean {
  * Whether a session or stream of this principal may go on behind this gate: each layer must be met by identities of the
  * principal that its methods vouch for.
  */
-export function stillTrusted(
-  principal: Principal,
-  composed: Pick<AuthGate, 'layers'> | readonly Authenticator[],
-): boolean {
-  const gate = 'layers' in composed ? composed : inOneLayer(composed)
+export function stillTrusted(principal: Principal, gate: Pick<AuthGate, 'layers'>): boolean {
   if (gate.layers.length === 0) return principal.id === anonymous.id
   const identities = [principal, ...principal.others]
   const met = ({ require, authenticators }: GateLayer): boolean => {

@@ -1,4 +1,5 @@
 import type { Clock, Logger } from '../core/types.ts'
+import { Unavailable } from './authenticator.ts'
 import { messageOf, refusal, within } from './token-method.ts'
 
 export interface RefreshOptions<T> {
@@ -52,7 +53,10 @@ export class Refreshed<T> {
     const { what, clock } = this.#options
     if (this.#loading !== undefined) await within(signal(), this.#loading, what)
     const loaded = this.#usable(clock.now())
-    if (loaded === undefined) throw refusal(`${what} cannot be had: ${this.#failure ?? 'unknown'}`)
+    if (loaded === undefined) {
+      const detail = `${what} cannot be had: ${this.#failure ?? 'unknown'}`
+      throw refusal(detail, new Unavailable(detail))
+    }
     return loaded
   }
 

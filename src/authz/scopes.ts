@@ -38,7 +38,7 @@ export function compileScopes(
   context: ScopeContext,
 ): ScopeGuard {
   const demands = policy.scopes.map(compileDemand)
-  const granting = grantors(policy.impliedScopes)
+  const grants = scopeHierarchy(policy.impliedScopes)
   return {
     permit({ principal, message }, { targets }) {
       if (message.kind !== 'request') return none
@@ -51,7 +51,7 @@ export function compileScopes(
       if (needed === undefined) return none
       const held = scopesOf(principal)
       if (held === undefined) return none
-      const missing = needed.filter((scope) => !granting(scope).some((each) => held.includes(each)))
+      const missing = needed.filter((scope) => !grants(held, scope))
       if (missing.length === 0) return { layer: 'scopes', ids: needed }
       throw insufficient(message.method, needed, missing, context)
     },
@@ -95,6 +95,14 @@ function compileDemand({ methods, tools, resources, prompts, scopes }: ScopeDema
     scopes,
     fits: (method, targets) => ofMethod?.(method) !== false && (!named || targets.some(isNamed)),
   }
+}
+
+/** Whether scopes that were granted stand for one that is needed, be it by way of others. */
+export function scopeHierarchy(
+  implied: AuthzPolicy['impliedScopes'],
+): (granted: readonly string[], needed: string) => boolean {
+  const granting = grantors(implied)
+  return (granted, needed) => granting(needed).some((each) => granted.includes(each))
 }
 
 /** For a scope, all those whose bearer has it: itself, and what implies it, however many steps away. */

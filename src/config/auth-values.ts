@@ -63,11 +63,6 @@ const checks = {
     [],
     'Accepted values of `aud`; one of them must be in it. Empty: the resource, `auth.resource`.',
   ),
-  algorithms: defaulted(
-    list(algorithm),
-    [],
-    'Signature algorithms to accept. Empty: the asymmetric ones, RS256 to RS512, PS256 to PS512, ES256 to ES512 and EdDSA; with `secretFile` those of HS256 to HS512 that it is long enough for. `none` is never accepted.',
-  ),
   clockTolerance: defaulted(
     duration('0s', '5m'),
     '30s',
@@ -114,6 +109,9 @@ export const basicType = object({
   ),
 })
 
+const algorithms =
+  'Signature algorithms to accept. Empty: the asymmetric ones, RS256 to RS512, PS256 to PS512, ES256 to ES512 and EdDSA'
+
 export const jwtType = object(
   {
     issuer: required(word('text'), 'The `iss` that tokens must have, letter by letter.'),
@@ -124,6 +122,11 @@ export const jwtType = object(
       path('file'),
       'another source of keys',
       'File with the secret of HS256, HS384 or HS512, at least 32 bytes. Whoever can verify such a token can make one.',
+    ),
+    algorithms: defaulted(
+      list(algorithm),
+      [],
+      `${algorithms}; with \`secretFile\` those of HS256 to HS512 that it is long enough for. \`none\` is never accepted.`,
     ),
     ...checks,
     ...fetching,
@@ -172,6 +175,7 @@ export const oidcType = object(
       '60s',
       'How long the answer of an introspection is believed; a token withdrawn meanwhile is still accepted.',
     ),
+    algorithms: defaulted(list(choice<string>(...ASYMMETRIC)), [], `${algorithms}.`),
     ...checks,
     ...fetching,
   },
@@ -179,7 +183,6 @@ export const oidcType = object(
     check: (value) => {
       const { clientId, clientSecretFile, introspectionUrl, tokens } = value
       const faults = exposed(value, 'issuer', 'introspectionUrl')
-      faults.push(...mixedAlgorithms(value.algorithms, undefined))
       const fault = (path: string, message: string): number => faults.push({ path: [path], message })
       if (clientId === undefined && clientSecretFile !== undefined)
         fault('clientSecretFile', 'is named without a clientId')

@@ -18,3 +18,5 @@ export function explainConfig({ settings }: LoadedConfig): readonly string[] {
   ]
   return rows.map(({ name, shown, where }) => `${name.padEnd(names)}  ${shown.padEnd(values)}  ${where}`)
 }
+
+export { explainPolicy } from './explain-policy.ts'

@@ -17,5 +17,9 @@ export const SECTIONS: Readonly<Record<string, string>> = {
   log: 'The log: how much of it and in which form.',
 }
 
-/** Sections that say something by being there: empty, they would promise a protection that is not. */
-export const FILLED_SECTIONS: ReadonlySet<string> = new Set(['auth', 'auth.bearer', 'authorization'])
+/** Sections that say something by being there, and what they need: empty, they would promise a protection that is not. */
+export const FILLED_SECTIONS: ReadonlyMap<string, string> = new Map([
+  ['auth', 'a method, such as bearer with its tokenFile'],
+  ['auth.bearer', 'tokenFile'],
+  ['authorization', 'rules, cedar, scopes, a toolsFilter or capabilities'],
+])

@@ -75,7 +75,9 @@ export async function loadConfig(input: LoadInput): Promise<LoadedConfig> {
 
   problems.unshift(...layers.flatMap((layer) => layer.problems))
   const paths = pathsOf(settings)
-  problems.push(...(await unusable(paths)))
+  const unread = await unusable(paths)
+  // Whoever tried to read one of them has said so already.
+  problems.push(...unread.filter(({ where }) => !problems.some((other) => other.where === where)))
   if (!layers.some(({ unreadable }) => unreadable)) {
     const failed = (key: SettingKey): boolean => layers.some((layer) => layer.failed.has(key))
     const { value, setting } = given

@@ -10,7 +10,7 @@ import type {
   TimeoutRule,
 } from '../core/policy.ts'
 import { authFrame, ownLayer } from './auth-policy.ts'
-import { accessRule, accessRules, permissionsOf, type RuleSettings } from './authz-values.ts'
+import { accessRule, accessRules, permissionsOf, type RuleSettings, scopeDemand } from './authz-values.ts'
 import { ownCedar } from './cedar-policy.ts'
 import type { Config } from './config.ts'
 import type { ReadFile } from './disk.ts'
@@ -107,15 +107,25 @@ function gaps(
 }
 
 async function authzPolicy(context: PolicyContext): Promise<AuthzPolicy> {
-  const { given, addition } = context
+  const { given, addition, origins } = context
   const toolsFilter = given.value('authorization.toolsFilter')
+  const setting = given.setting('authorization.toolsFilter')
+  const capabilities = given.value('authorization.capabilities')
+  if (capabilities !== undefined)
+    origins.note(capabilities, { ...given.setting('authorization.capabilities'), parts: () => [] })
+  if (toolsFilter !== undefined) origins.note(toolsFilter, { ...setting, parts: () => [] })
   return {
     layers: [...addition.ruleLayers, ...ownRules(context)],
     cedar: await cedarPolicy(context),
-    scopes: given.value('authorization.scopes') ?? [],
+    scopes: (given.value('authorization.scopes') ?? []).map((demand, index) =>
+      origins.note(
+        { ...demand },
+        originOf(given.setting('authorization.scopes'), [index], scopeDemand, demand),
+      ),
+    ),
     impliedScopes: given.value('authorization.impliedScopes') ?? {},
     toolsFilters: [...addition.toolsFilters, ...(toolsFilter === undefined ? [] : [toolsFilter])],
-    capabilities: both(addition.capabilities, given.value('authorization.capabilities')),
+    capabilities: both(addition.capabilities, capabilities),
   }
 }
 
@@ -151,7 +161,7 @@ export function ruleOf(rule: RuleSettings, index: number): RuleLayer['rules'][nu
 }
 
 async function cedarPolicy(context: PolicyContext): Promise<CedarPolicy | undefined> {
-  const { given, addition, problems, read } = context
+  const { given, addition, problems, read, origins } = context
   const settings = given.value('authorization.cedar')
   if (settings === undefined) return addition.cedar?.policy
   const setting = given.setting('authorization.cedar')
@@ -160,7 +170,8 @@ async function cedarPolicy(context: PolicyContext): Promise<CedarPolicy | undefi
       where: setting.where,
       message: `Cedar policies stand here and in ${addition.cedar.where}: put them into one place, since one set could permit what the other does not`,
     })
-  return await ownCedar(settings, setting, addition.serverName ?? 'mcp-server', read, problems)
+  const policy = await ownCedar(settings, setting, addition.serverName ?? 'mcp-server', read, problems)
+  return policy && origins.note(policy, { ...setting, parts: () => [] })
 }
 
 function ratePolicy({ given, addition, origins }: PolicyContext): RatePolicy {
@@ -195,7 +206,10 @@ function ratePolicy({ given, addition, origins }: PolicyContext): RatePolicy {
   }
 }
 
-function ownTimeouts({ given, config, origins }: PolicyContext): TimeoutRule[] {
+/** None is longer than what a document allows for all calls. */
+function ownTimeouts({ given, config, addition, origins }: PolicyContext): TimeoutRule[] {
+  const longest = Math.min(...addition.timeouts.map(({ timeoutMs }) => timeoutMs))
+  const longestInAll = Math.min(...addition.timeouts.map(({ maxMs }) => maxMs))
   const setting = given.setting('timeouts')
   return (given.value('timeouts') ?? []).map((rule, index) => {
     const {
@@ -204,7 +218,8 @@ function ownTimeouts({ given, config, origins }: PolicyContext): TimeoutRule[] {
       timeout,
       maxTimeout = Math.max(timeout, config.limits.maxRequestTimeoutMs),
     } = rule
-    const made = { methods, tools, timeoutMs: timeout, maxMs: maxTimeout }
+    const [timeoutMs, maxMs] = [Math.min(timeout, longest), Math.min(maxTimeout, longestInAll)]
+    const made = { methods, tools, timeoutMs, maxMs }
     return origins.note(made, originOf(setting, [index], timeoutRule, rule))
   })
 }

@@ -18,8 +18,17 @@ listen:
   allowedHosts: [mcp.example.com]
   allowedOrigins: ['https://app.example.com']
 auth:
+  resource: https://mcp.example.com/mcp
   bearer:
     tokenFile: ./tokens
+  oidc:
+    issuer: https://login.example.com
+authorization:
+  rules:
+    - principals: ['group:dev', 'serviceaccount:ci/runner']
+      tools: ['search_*']
+rateLimits:
+  - { per: user, requests: 60, window: 1m }
 limits:
   requestBody: 1MiB
   requestTimeout: 2m
@@ -27,7 +36,7 @@ log:
   level: debug
 `
 
-const INTRODUCTION = `<!-- Generated from src/config/fields.ts: node dist/bin/mcp-sidecar.js schema --format markdown > docs/configuration.md -->
+const INTRODUCTION = `<!-- Generated from src/config/*-fields.ts: node dist/bin/mcp-sidecar.js schema --format markdown > docs/configuration.md -->
 
 # Configuration
 
@@ -44,6 +53,8 @@ its origin. \`mcp-sidecar schema\` prints the JSON Schema of the file, from whic
 * **Lists** are one flag for each item, and items between commas in a variable.
 * **An unknown key, flag or variable** is an error, and so is an empty variable. Variables that Kubernetes sets for a Service
   whose name begins with \`mcp-sidecar\` are passed over.
+* **OME documents** (\`--manifest\`) are files of their own. What they say comes on top: every layer of authentication and
+  authorization must be met, and every rate limit holds. \`mcp-sidecar validate --explain\` prints what results.
 * The file is one document of YAML 1.2 in UTF-8, at most 1 MiB and 5000 keys and list items, without tags. \`yes\`, \`no\`, \`on\` and \`off\` are text.
 `
 
@@ -73,7 +84,21 @@ function section(path: string): string {
   const rows = inside.map((field) => [`\`${field.file}\``, field.type.name, fallbackOf(field), field.doc])
   const heading = path === '' ? '## The file itself' : `## ${path}`
   const values = rows.length === 0 ? [] : [table(['Key', 'Value', 'Default', 'Meaning'], rows)]
+  values.push(...inside.flatMap(memberTable))
   return [heading, path === '' ? 'Keys that stand in no section.' : SECTIONS[path], ...values].join('\n\n')
+}
+
+/** The members of a value that has some. */
+function memberTable({ file, type }: Field<unknown>): readonly string[] {
+  const { members = [] } = type
+  if (members.length === 0) return []
+  const rows = members.map(({ suffix, type: name, fallback, doc }) => [
+    `\`${file}${suffix}\``,
+    name,
+    fallback,
+    doc,
+  ])
+  return [`### ${file}`, table(['Key', 'Value', 'Default', 'Meaning'], rows)]
 }
 
 function usage({ flag, placeholder, repeatable }: FlagSpec): string {

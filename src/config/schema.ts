@@ -32,10 +32,11 @@ function sectionSchema(section: Section, path: string): z.ZodType {
   }
   const object = z.strictObject(shape)
   const description = SECTIONS[path] ?? ''
-  if (!FILLED_SECTIONS.has(path)) return object.meta({ description })
+  const needed = FILLED_SECTIONS.get(path)
+  if (needed === undefined) return object.meta({ description })
   return object
     .refine((input) => Object.keys(input).length > 0, {
-      error: `is empty: it needs ${section.names.join(' or ')}`,
+      error: `is empty: it needs ${needed}`,
       abort: true,
       // With an unknown key in it, that is what is wrong.
       when: ({ issues }) => issues.length === 0,

@@ -21,7 +21,7 @@ export interface RedisDeps {
 
 /**
  * In place of the library's script, which goes on counting what it refuses, knows whole seconds alone, and makes a
- * debt of a refund that comes after its window. KEYS: the count. ARGV: points (negative: a refund), whole seconds
+ * debt of a refund that comes after its window. KEYS: the count. ARGV: points (0: a look; negative: a refund), whole seconds
  * (unused), the limit, the window in seconds. Returns the count, or one more than the limit when there is no room, and
  * what is left of the window in milliseconds.
  */
@@ -30,7 +30,7 @@ local points = tonumber(ARGV[1])
 local most = tonumber(ARGV[3])
 local left = redis.call('pttl', KEYS[1])
 if left < 0 then
-  if points < 0 then return {0, 0} end
+  if points <= 0 then return {0, 0} end
   left = math.floor(tonumber(ARGV[4]) * 1000 + 0.5)
   redis.call('set', KEYS[1], points, 'PX', left)
   return {points, left}
@@ -152,11 +152,11 @@ export class RedisStore implements RateStore {
   }
 
   async #look(charges: readonly Charge[]): Promise<readonly Full[]> {
-    const counts = await Promise.all(charges.map((charge) => this.#limiterOf(charge).get(keyOf(charge))))
-    return charges.flatMap(({ limit }, i) => {
-      const { consumedPoints = 0, msBeforeNext = -1 } = counts[i] ?? {}
-      // A count that never ends is none of ours; the script replaces it.
-      return consumedPoints >= limit.requests && msBeforeNext >= 0 ? [{ limit, waitMs: msBeforeNext }] : []
+    // Not its `get`, which takes four commands.
+    const looks = charges.map((charge) => this.#limiterOf(charge).penalty(keyOf(charge), 0))
+    return (await Promise.all(looks)).flatMap(({ consumedPoints, msBeforeNext }, i) => {
+      const { limit } = charges[i] as Charge
+      return consumedPoints >= limit.requests ? [{ limit, waitMs: msBeforeNext }] : []
     })
   }
 

@@ -45,7 +45,6 @@ const flags =
 interface Opened {
   readonly fd: number
   readonly stats: Stats
-  readonly tail: Tail
 }
 
 export class AuditFile implements Destination {
@@ -64,10 +63,10 @@ export class AuditFile implements Destination {
   constructor(path: string, log: Logger) {
     this.#path = path
     this.#log = log
-    const { fd, stats, tail } = open(path)
+    const { fd, stats } = open(path)
+    this.tail = tailOf(fd, stats.size, path)
     this.#fd = fd
     this.#size = stats.size
-    this.tail = tail
   }
 
   /** Opens the path anew, now or when the write under way is done: the file was renamed by who rotates it. */
@@ -141,18 +140,23 @@ export class AuditFile implements Destination {
   }
 
   #reopen(): void {
-    const { fd, stats, tail } = open(this.#path)
+    const { fd, stats } = open(this.#path)
     const old = fstatSync(this.#fd)
-    const same = stats.ino === old.ino && stats.dev === old.dev
-    if (same || tail.torn !== undefined) closeSync(fd)
-    if (same) return
-    if (tail.torn !== undefined) throw new AuditError(`${this.#path} ends in the middle of a line`)
+    if (stats.ino === old.ino && stats.dev === old.dev) {
+      closeSync(fd)
+      return
+    }
+    const { last, torn } = tailOf(fd, stats.size, this.#path)
+    if (torn !== undefined) {
+      closeSync(fd)
+      throw new AuditError(`${this.#path} ends in the middle of a line`)
+    }
+    if (last !== undefined)
+      this.#log.warn({ file: this.#path }, 'the audit log goes on in a file that holds other events')
     const before = this.#fd
     this.#fd = fd
     this.#size = stats.size
     this.#fresh = true
-    if (tail.last !== undefined)
-      this.#log.warn({ file: this.#path }, 'the audit log goes on in a file that holds other events')
     fsync(before, () => close(before, () => {}))
   }
 }
@@ -175,11 +179,24 @@ function open(path: string): Opened {
     if (problem !== undefined) throw new AuditError(`${path} ${problem}`)
     // As Kubernetes leaves files on volumes of an fsGroup; nobody but us has to write here.
     if ((stats.mode & 0o020) !== 0) fchmodSync(fd, stats.mode & 0o7755)
-    return { fd, stats, tail: readTail(fd, stats.size, path) }
+    return { fd, stats }
   } catch (thrown) {
-    closeSync(fd)
-    throw thrown instanceof AuditError ? thrown : new AuditError(`${path}: ${(thrown as Error).message}`)
+    throw closedAfter(fd, thrown, path)
   }
+}
+
+/** How an open file ends; closes it when it throws. @throws AuditError */
+function tailOf(fd: number, size: number, path: string): Tail {
+  try {
+    return readTail(fd, size, path)
+  } catch (thrown) {
+    throw closedAfter(fd, thrown, path)
+  }
+}
+
+function closedAfter(fd: number, thrown: unknown, path: string): AuditError {
+  closeSync(fd)
+  return thrown instanceof AuditError ? thrown : new AuditError(`${path}: ${(thrown as Error).message}`)
 }
 
 function openProblem({ code, message }: NodeJS.ErrnoException): string {

@@ -55,6 +55,9 @@ const lastRetryMs = 1000
 const firstPollMs = 5
 const lastPollMs = 100
 
+/** Written at once where a slow destination has made them wait. */
+const maxBatches = 16
+
 /** The lines of one source. */
 export class Lane {
   readonly #options: LaneOptions
@@ -122,9 +125,15 @@ export class Lane {
           return
         }
         timer.cancel()
+        clearInterval(alive)
         resolve(true)
       }
-      const timer = this.#clock.after(timeoutMs, () => resolve(false))
+      const timer = this.#clock.after(timeoutMs, () => {
+        clearInterval(alive)
+        resolve(false)
+      })
+      // Timers of the clock do not keep the process alive, and between two attempts there may be nothing else.
+      const alive = setInterval(() => {}, 1000)
       this.#waiting.push(check)
       this.urge()
     })
@@ -146,7 +155,8 @@ export class Lane {
       }
       this.#close()
     }
-    const batch = Buffer.from(this.#full.shift() as string)
+    // Where they have piled up, more at a time.
+    const batch = Buffer.from(this.#full.splice(0, maxBatches).join(''))
     if (this.#full.length === 0 && this.#growingBytes === 0) {
       this.#due = false
       this.#timer?.cancel()

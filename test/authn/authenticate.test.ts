@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { authenticate } from '../../src/authn/authenticate.ts'
-import type { Authenticator } from '../../src/authn/authenticator.ts'
+import { type Authenticator, Unavailable } from '../../src/authn/authenticator.ts'
 import { buildBasic } from '../../src/authn/basic.ts'
 import type { BearerChallenge } from '../../src/authn/challenge.ts'
 import { Failures } from '../../src/authn/failures.ts'
@@ -349,6 +349,15 @@ t.test('whoever we ask being slow is not held against an address', async (t) => 
     const outcome = made.knock(trusted({ 'X-Oidc': '1' }))
     made.clock.pass(5000)
     t.equal(code(await outcome), 'ERR_AUTH_INVALID')
+  }
+})
+
+t.test('nor is that it is away', async (t) => {
+  const refusal = new SidecarError('ERR_AUTH_INVALID', { detail: 'no keys', cause: new Unavailable('down') })
+  const away: Authenticator = { ...answering('oidc', undefined), authenticate: () => Promise.reject(refusal) }
+  const made = door(['any', away, apiKey])
+  for (let i = 0; i < 5; i++) {
+    t.equal(code(await made.knock(trusted({ 'X-Oidc': '1' }))), 'ERR_AUTH_INVALID')
   }
 })
 

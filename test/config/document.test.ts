@@ -48,7 +48,11 @@ t.test('what is not one plain YAML document is refused at its place', async (t) 
   const cases: [string, string, string][] = [
     ['a: 1\na: 2\n', 'c.yaml:2:1', 'this key is there twice: keep one of the two'],
     ['a: {b: 1, b: 2}\n', 'c.yaml:1:11', 'this key is there twice: keep one of the two'],
-    ['a: 1\n---\nb: 1\n', 'c.yaml:2:1', 'a second document begins here (---): the file holds only one'],
+    [
+      'a: 1\n---\nb: 1\n',
+      'c.yaml:2:1',
+      'a second document begins here (---): the file holds only one; OME documents are named with --manifest',
+    ],
     ['a: !env X\n', 'c.yaml:1:4', 'tags (!name) are not supported: write the plain value'],
     ['a: !!binary aGk=\n', 'c.yaml:1:4', 'tags (!name) are not supported: write the plain value'],
     ['? [a]\n: b\n', 'c.yaml:1:3', 'a key must be plain text'],

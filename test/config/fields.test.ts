@@ -22,6 +22,15 @@ t.test('the defaults are those the project promises', async (t) => {
     'limits.serverMessageBytes': 64 * 1024 * 1024,
     'limits.sessions': 1000,
     'limits.processes': 32,
+    'limits.sessionsPerPrincipal': 250,
+    'limits.inFlight': 1000,
+    'auth.require': 'any',
+    'auth.timeoutMs': 10_000,
+    'auth.failures.attempts': 20,
+    'auth.failures.windowMs': 60_000,
+    'auth.fetching.timeoutMs': 5000,
+    'auth.fetching.allowPrivateAddresses': false,
+    'auth.fetching.allowHttp': false,
     'limits.inFlightPerPrincipal': 100,
     'limits.connections': 10_000,
     'limits.requestTimeoutMs': 60_000,
@@ -53,7 +62,7 @@ t.test('every place in the file is used once and lies in a described section', a
   const places = fieldList.map(([, { file }]) => file)
   t.equal(new Set(places).size, places.length)
   for (const place of places) t.ok(SECTIONS[place.split('.').slice(0, -1).join('.')], place)
-  for (const path of FILLED_SECTIONS) t.ok(SECTIONS[path], path)
+  for (const path of FILLED_SECTIONS.keys()) t.ok(SECTIONS[path], path)
 })
 
 t.test('a field inherits only from one that stands before it', async (t) => {

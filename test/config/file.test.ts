@@ -90,7 +90,7 @@ log:
       'c.yaml:15:43 listen.allowedOrigins[2]: is empty: give it a value or leave it out',
       'c.yaml:16:12 listen.httpSse: "yes" is neither true nor false',
       'c.yaml:17:1 unknown key "port": did you mean listen.port or admin.port?',
-      'c.yaml:18:1 unknown key "colour": there are server, listen, admin, auth, limits, shutdownGrace, log',
+      'c.yaml:18:1 unknown key "colour": there are server, listen, admin, auth, authorization, limits, rateLimits, rateLimitStore, timeouts, namespace, audit, manifests, secretsDir, configMapsDir, shutdownGrace, log',
       'c.yaml:20:16 limits.requestBody: "4mb" is not a size: write 4MB',
       'c.yaml:21:13 limits.sessions: 1.5 is not a whole number',
       'c.yaml:22:3 limits.batch: nothing is not a whole number',
@@ -105,17 +105,17 @@ t.test('a wrong form of a section or of the whole file is reported', async (t) =
     [
       '- a\n',
       'c.yaml:1:1',
-      'must be a section of keys (server, listen, admin, auth, limits, shutdownGrace, log), not a list',
+      'must be a section of keys (server, listen, admin, auth, authorization, limits, rateLimits, rateLimitStore, timeouts, namespace, audit, manifests, secretsDir, configMapsDir, shutdownGrace, log), not a list',
     ],
     [
       'just text\n',
       'c.yaml:1:1',
-      'must be a section of keys (server, listen, admin, auth, limits, shutdownGrace, log), not text',
+      'must be a section of keys (server, listen, admin, auth, authorization, limits, rateLimits, rateLimitStore, timeouts, namespace, audit, manifests, secretsDir, configMapsDir, shutdownGrace, log), not text',
     ],
     [
       'listen: 8080\n',
       'c.yaml:1:9',
-      'listen: must be a section of keys (host, port, allowedHosts, allowedOrigins, streamableHttp, httpSse, webSocket, keepAlive), not a number',
+      'listen: must be a section of keys (host, port, allowedHosts, allowedOrigins, tls, trustedProxies, streamableHttp, httpSse, webSocket, keepAlive), not a number',
     ],
     ['admin: [9090]\n', 'c.yaml:1:8', 'admin: must be a section of keys (host, port), not a list'],
     [
@@ -128,13 +128,14 @@ t.test('a wrong form of a section or of the whole file is reported', async (t) =
 })
 
 t.test('a half-written auth is an error, never no authentication', async (t) => {
-  const choice = 'auth: must be none, or a section with bearer.tokenFile (a flag: --bearer-token-file)'
+  const choice =
+    'auth: must be none, or a section of methods such as bearer with its tokenFile (a flag: --bearer-token-file)'
   const cases: [string, string, string][] = [
     ['auth: hunter2\n', 'c.yaml:1:7', choice],
     ['auth:\n', 'c.yaml:1:1', choice],
     ['auth: true\n', 'c.yaml:1:7', choice],
     ['auth: [none]\n', 'c.yaml:1:7', choice],
-    ['auth: {}\n', 'c.yaml:1:7', 'auth: is empty: it needs bearer'],
+    ['auth: {}\n', 'c.yaml:1:7', 'auth: is empty: it needs a method, such as bearer with its tokenFile'],
     [
       'auth:\n  bearer:\n',
       'c.yaml:2:3',

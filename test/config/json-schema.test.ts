@@ -1,5 +1,6 @@
 import t from 'tap'
 import { fieldList } from '../../src/config/fields.ts'
+import { SECTIONS } from '../../src/config/headings.ts'
 import { jsonSchema } from '../../src/config/json-schema.ts'
 
 type Shape = { properties?: Record<string, Shape>; anyOf?: Shape[]; [member: string]: unknown }
@@ -14,7 +15,9 @@ function at(schema: Shape, path: readonly string[]): Shape[] {
 t.test('every value of the file is described, with its default and limits', async (t) => {
   const schema = jsonSchema() as Shape
   for (const [key, field] of fieldList) {
-    const [found] = at(schema, field.file.split('.')).flatMap((form) => form.anyOf ?? [form])
+    // Where a word and a section are both right, the description stands at each.
+    const forms = at(schema, field.file.split('.'))
+    const [found] = forms.flatMap((form) => (form['description'] === undefined ? (form.anyOf ?? []) : [form]))
     t.match(found, field.type.json, key)
     t.ok(String(found?.['description']).startsWith(field.doc), `${key} has its description`)
     if ('default' in field) t.same(found?.['default'], field.default, `${key} has its default`)
@@ -22,14 +25,27 @@ t.test('every value of the file is described, with its default and limits', asyn
 })
 
 t.test('no section accepts unknown keys and none requires any', async (t) => {
-  const sections: Shape[] = []
+  for (const path of Object.keys(SECTIONS)) {
+    const forms = at(jsonSchema() as Shape, path === '' ? [] : path.split('.'))
+    const section = forms
+      .flatMap((form) => form.anyOf ?? [form])
+      .find((form) => form.properties !== undefined)
+    t.match(section, { additionalProperties: false, required: undefined }, path)
+  }
+})
+
+t.test('no value accepts unknown members, and each member is described', async (t) => {
   const walk = (shape: Shape): void => {
-    if (shape.properties) sections.push(shape)
-    for (const inner of [...Object.values(shape.properties ?? {}), ...(shape.anyOf ?? [])]) walk(inner)
+    if (shape.properties) t.equal(shape['additionalProperties'], false)
+    for (const [name, inner] of Object.entries(shape.properties ?? {})) {
+      t.type(inner['description'] ?? inner.anyOf?.[0]?.['description'], 'string', name)
+      walk(inner)
+    }
+    for (const inner of shape.anyOf ?? []) walk(inner)
+    const { items } = shape
+    if (typeof items === 'object') walk(items as Shape)
   }
   walk(jsonSchema() as Shape)
-  t.equal(sections.length, 9)
-  for (const section of sections) t.match(section, { additionalProperties: false, required: undefined })
 })
 
 t.test('auth is none or a section that is not empty', async (t) => {

@@ -223,7 +223,12 @@ async function addServer(
     building.origins.note(names, { at: inner.at, given: inner.given, parts: () => [] })
     collected.toolsFilters.push(names)
   }
-  collected.capabilities = spec.capabilities
+  const { capabilities } = spec
+  if (capabilities !== undefined) {
+    const inner = place.within(['capabilities'])
+    building.origins.note(capabilities, { at: inner.at, given: inner.given, parts: () => [] })
+    collected.capabilities = capabilities
+  }
   await addToolhive(manifest, serverName, collected, building)
   return await startOf(manifest, building)
 }
@@ -262,5 +267,7 @@ async function addToolhive(
   if (authzConfig === undefined) return
   const place = manifest.place.within(['authzConfig'])
   const policy = await cedarOf(authzConfig, place, manifest, serverName ?? 'mcp-server', building)
-  if (policy !== undefined) collected.cedars.push({ policy, where: place.at([]) })
+  if (policy === undefined) return
+  building.origins.note(policy, { at: place.at, given: place.given, parts: () => [] })
+  collected.cedars.push({ policy, where: place.at([]) })
 }
