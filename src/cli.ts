@@ -225,7 +225,10 @@ function watchForReload(
     last = last.then(() => reloadNow(why))
   }
   let watcher = watchFiles(files, (changed) => reload(changed.join(', ')))
-  const onHangup = (): void => reload('SIGHUP')
+  const onHangup = (): void => {
+    sidecar.reopenAudit()
+    reload('SIGHUP')
+  }
   if (onSighup) process.on('SIGHUP', onHangup)
   return {
     close: () => {

@@ -57,6 +57,8 @@ export interface Sidecar {
   readonly ready: boolean
   /** Builds the new world beside the old one and swaps. Rejects with a StartError; then nothing has changed. */
   reload(config: Config): Promise<void>
+  /** Opens the audit log anew: whoever rotates it has renamed the file. */
+  reopenAudit(): void
   /** Answers what is in flight within the grace, refuses new requests, ends sessions and server processes. */
   stop(): Promise<void>
 }
@@ -85,6 +87,10 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   const records = new Records(() => world.audit)
   const metrics: Metrics = {
     ...registered,
+    asked: (method, principal) => {
+      registered.asked(method, principal)
+      records.asked(method, principal)
+    },
     processStarted: () => {
       registered.processStarted()
       records.event('process_start')
@@ -201,6 +207,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   )
   const scheme = world.tls === undefined ? 'http' : 'https'
   url = `${scheme}://${urlHost(config.listen.host)}:${listener.port}${paths.streamableHttp}`
+  records.event('sidecar_start', { version: context.version })
   const adminContext: AdminContext = {
     readiness: () => {
       if (draining) return { ready: false, reason: 'shutting down' }
@@ -254,6 +261,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     get ready() {
       return adminContext.readiness().ready
     },
+    reopenAudit: () => world.audit?.reopen(),
     async reload(next) {
       const fixed = fixedDifference(world.config, next)
       if (fixed !== undefined) throw new StartError(`${fixed} cannot change while running; restart for that`)

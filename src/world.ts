@@ -85,7 +85,7 @@ export async function buildWorld(
       rates,
     }
     const origin = hostAndOrigin({ ...config.listen, authenticated: policy.auth.layers.length > 0 })
-    // Last: it may have to end the one before, and after it nothing can fail.
+    // Last: it may change the one in force, and after it nothing can fail.
     const audit = await auditOf(policy.audit, previous, context)
     return { config, digest: digestOf(config), origin, proxies, security, limits, rates, audit, tls, server }
   } catch (thrown) {
@@ -114,6 +114,7 @@ export async function checkWorld(config: Config): Promise<void> {
       rateLimits({ ...policy.rates, redis: undefined }, { ...context, metrics, readText }).close()
     }
     await tlsOf(config, context)
+    if (policy.audit !== undefined) (await import('./observe/audit.ts')).checkAuditPolicy(policy.audit)
   } catch (thrown) {
     throw new StartError(thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown })
   }
@@ -138,10 +139,12 @@ async function auditOf(
   context: WorldContext,
 ): Promise<Audit | undefined> {
   if (policy === undefined) return undefined
-  if (previous !== undefined && same(previous.config.policy.audit, policy)) return previous.audit
+  const { audit, config } = previous ?? {}
+  if (audit !== undefined && same(config?.policy.audit?.destination, policy.destination)) {
+    audit.reconfigure(policy)
+    return audit
+  }
   const { createAudit } = await import('./observe/audit.ts')
-  // A file is written by one at a time: the last lines of the old one are in it before the new one reads its end.
-  if (same(previous?.config.policy.audit?.destination, policy.destination)) await previous?.audit?.close()
   const { env } = context
   return createAudit(policy, {
     ...context,

@@ -36,10 +36,12 @@ export function cedarNumber(value: number, decimals: boolean): Json | Unreadable
 
 /** The same of JSON text: refused where readers of the text may come to different numbers. */
 export function cedarNumberText(text: string, decimals: boolean): Json | Unreadable {
-  // Up to 15 significant digits survive the way to a double and back.
-  if (!/^-?\d{1,16}$/.test(text) && significant(text) > 15)
+  const digits = significant(text)
+  const value = Number(text)
+  // Up to 15 significant digits survive the way to a double and back, unless so little is left that it is none.
+  if ((digits > 15 && !/^-?\d{1,16}$/.test(text)) || (value === 0 && digits > 0))
     return new Unreadable('a number of too many digits')
-  return cedarNumber(Number(text), decimals)
+  return cedarNumber(value, decimals)
 }
 
 function significant(text: string): number {

@@ -211,12 +211,12 @@ function refused(errors: readonly string[]): Decision {
   }
 }
 
-/** Beginnings of messages that hold names of attributes, entities and types, and no values. */
+/** Messages, or their beginnings, that hold names of attributes, entities, types and functions, and no values. */
 const harmless =
-  /^(?:type error: expected|record does not have the attribute|`[^`]*` does not have the attribute|entity `)/
+  /^(?:(?:type error: expected|record does not have the attribute|`[^`]*` does not have the attribute|entity `)[\s\S]*|error while evaluating `\w+` extension function)/
 
 /** What the engine says, without values of arguments and claims, for the log. */
 function spoken(message: string): string {
-  if (harmless.test(message)) return message.slice(0, 300)
-  return message.replace(/(?:[`:"\d]|extension function:)[\s\S]*$/, '...').slice(0, 100)
+  const [known] = harmless.exec(message) ?? []
+  return known?.slice(0, 300) ?? message.replace(/[`:"\d][\s\S]*$/, '...').slice(0, 100)
 }

@@ -153,6 +153,7 @@ export class InteractiveCall implements UpstreamCall, UpstreamOwner {
       this.#lease?.send(localRefusal(message.idText as string, -32601, 'ERR_NO_CLIENT'))
       return
     }
+    this.#home.metrics.asked(message.method, this.principal)
     this.#take({ type: 'asked', question })
   }
 

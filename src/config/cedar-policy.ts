@@ -1,9 +1,9 @@
-import { basename } from 'node:path'
+import { basename, dirname } from 'node:path'
 import type { CedarPolicy } from '../core/policy.ts'
 import type { cedarType } from './authz-values.ts'
 import { explainReadError, type ReadFile } from './disk.ts'
 import type { Problem } from './error.ts'
-import type { Setting } from './layer.ts'
+import { dotted, type Setting } from './layer.ts'
 import { defaulted, object, required, type TypeOf } from './object.ts'
 import { good, type Path } from './parsed.ts'
 import { choice, list, text, type ValueType } from './values.ts'
@@ -96,7 +96,8 @@ export async function ownCedar(
     try {
       return await read(file)
     } catch (error) {
-      problems.push({ where: at(path), message: `the file named here ${explainReadError(error)}` })
+      const message = `the file of ${dotted('authorization.cedar', path)} ${explainReadError(error)} (looked in ${dirname(file)})`
+      problems.push({ where: at(path), message })
       return ''
     }
   }

@@ -297,6 +297,8 @@ export interface Metrics {
   refused(code: string): void
   dropped(what: string): void
   call(method: string, outcome: string, seconds: number): void
+  /** The server asks a client for something (sampling, elicitation, roots), and the client will be asked. */
+  asked(method: string, principal: Principal): void
   sessionOpened(transport: Transport): void
   sessionClosed(transport: Transport): void
   /** Somebody came in by this method; `none` when nobody was asked. */

@@ -36,15 +36,26 @@ export interface Limiter {
  * Holds each request against the rate limits, caps those in flight and the subscriptions, and gives each its deadline.
  * Notifications and responses of a client are not counted.
  *
- * Waits only where the rate limits do. Messages of one connection must then be handed in one after the other, or later
- * ones overtake.
+ * Waits only where the rate limits do. Requests of one connection must then be handed in one after the other, or later
+ * ones overtake; notifications and responses wait for the requests of their session.
  *
  * @throws ERR_RATE_LIMITED, ERR_OVERLOADED, ERR_DRAINING, all with Retry-After
  */
 export function limiter(options: () => LimitOptions): Limiter {
   const calls = new Tally('requests in flight', 'limits.inFlight')
   const subscriptions = new Tally('subscriptions', 'limits.subscriptions')
+  /** What waits for the rate limits, by session: a cancellation by a POST of its own must not overtake its call. */
+  const waiting = new Map<string, Promise<unknown>>()
   let draining = false
+
+  function holdBack(sessionId: string | undefined, pending: Promise<void>): Promise<void> {
+    if (sessionId === undefined) return pending
+    const all = Promise.allSettled([waiting.get(sessionId), pending]).then(() => {
+      if (waiting.get(sessionId) === all) waiting.delete(sessionId)
+    })
+    waiting.set(sessionId, all)
+    return pending
+  }
 
   function refuseWhileDraining(): void {
     if (draining)
@@ -73,12 +84,13 @@ export function limiter(options: () => LimitOptions): Limiter {
     tally.check(principal.id, room)
     const pending = limits.rates.check(permitted)
     if (pending === undefined) return enter()
-    return pending.then(() => {
+    const entered = pending.then(() => {
       // Cancelled meanwhile: nobody would take it off the tally again.
       if (exchange.settled) return
       refuseWhileDraining()
       return enter()
     })
+    return holdBack(permitted.sessionId, entered)
   }
 
   return {
@@ -93,9 +105,11 @@ export function limiter(options: () => LimitOptions): Limiter {
     },
     admit(permitted, next) {
       const limits = options()
-      return permitted.message.kind === 'request'
-        ? admitRequest(permitted, limits, next)
-        : proceed(permitted, limits, next)
+      const { message, sessionId } = permitted
+      if (message.kind === 'request') return admitRequest(permitted, limits, next)
+      const earlier = sessionId === undefined ? undefined : waiting.get(sessionId)
+      if (earlier !== undefined) return earlier.then(() => proceed(permitted, limits, next))
+      return proceed(permitted, limits, next)
     },
   }
 }

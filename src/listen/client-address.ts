@@ -87,7 +87,7 @@ function* listedHops(list: string): Generator<string> {
 }
 
 /**
- * The `for` of the elements of Forwarded, last first; undefined for one without, and the end.
+ * The `for` of the elements of Forwarded, last first; undefined for one without.
  *
  * Read from the right, so that a quote that a client left open on the left swallows nothing of what proxies added. An
  * escaped quote cannot be told from an open one that way, and no address needs one: it ends the reading.
@@ -98,10 +98,7 @@ function* forwardedHops(list: string): Generator<string | undefined> {
   for (let at = list.length - 1; at >= -1; at--) {
     const char = list[at]
     if (char === '"') quoted = !quoted
-    if (char === '\\' || (at < 0 && quoted)) {
-      yield undefined
-      return
-    }
+    if (char === '\\' || (at < 0 && quoted)) return
     if (at >= 0 && (quoted || char !== ',')) continue
     yield forOf(list.slice(at + 1, end))
     end = at

@@ -110,6 +110,15 @@ export function listen(options: ListenerOptions, doors: Doors): Promise<Listener
   const { upgrade } = doors
   if (upgrade !== undefined) {
     server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+      // Node hands the connection over although earlier requests on it wait: whatever is said now would stand in the
+      // midst of their answers.
+      if (((socket as Busy)[openResponses]?.size ?? 0) > 0) {
+        const refusal = new SidecarError('ERR_HTTP', { detail: 'an upgrade before earlier answers' })
+        const remoteAddress = (socket as Socket).remoteAddress ?? ''
+        doors.refusals.note(refusal, { requestId: nextId(), remoteAddress })
+        socket.destroy()
+        return
+      }
       if (request.headers.upgrade?.toLowerCase() !== 'websocket') {
         readmit(server, tls === undefined ? 'connection' : 'secureConnection', request, socket, head)
         return

@@ -51,7 +51,13 @@ const ciphers = [
 /** A certificate that ends sooner is worth a warning when it is read: whoever renews it should have by now. */
 const warnBeforeMs = 24 * 60 * 60_000
 
-/** @param now milliseconds since 1970 @throws TlsError */
+/**
+ * Reads the files as they are now. A listener that runs takes them with `setSecureContext(options)`: for connections to
+ * come, while those that are open stay. Whether clients are asked for a certificate is settled when it is made.
+ *
+ * @param now milliseconds since 1970
+ * @throws TlsError
+ */
 export function loadTls(settings: TlsSettings, now: number): TlsMaterial {
   const { certFile, keyFile, minVersion, handshakeTimeoutMs, client } = settings
   const cert = read(certFile, 'the TLS certificate')
@@ -82,28 +88,14 @@ export function loadTls(settings: TlsSettings, now: number): TlsMaterial {
 }
 
 /**
- * Takes the files as they are now, for connections to come; those that are open stay. When it throws, nothing has changed.
- *
- * @throws TlsError
- */
-export function reloadTls(
-  server: { setSecureContext(options: ServerOptions): void },
-  settings: TlsSettings,
-  now: number,
-): TlsMaterial {
-  const material = loadTls(settings, now)
-  server.setSecureContext(material.options)
-  return material
-}
-
-/**
  * Clients are asked for a certificate, and whatever they present the handshake succeeds: a refusal is the same answer as
  * any other, from authentication.
  *
  * No session is ever resumed: there would be no chain any more, and the verdict would be that of the first handshake,
  * whatever was revoked meanwhile. Node.js keeps no sessions itself, and tickets are off.
  */
-function clientOptions({ caFiles, crlFiles }: ClientTrust): ServerOptions {
+function clientOptions(trust: ClientTrust): ServerOptions {
+  const [caFiles, crlFiles] = [[...new Set(trust.caFiles)], [...new Set(trust.crlFiles)]]
   const ca = caFiles.map((file) => withBlocks(file, 'CERTIFICATE', 'the CA file'))
   // Of several lists in one text Node.js would take the first and no other.
   const crl = crlFiles.flatMap((file) => blocksOf(withBlocks(file, 'X509 CRL', 'the CRL file'), 'X509 CRL'))

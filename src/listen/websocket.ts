@@ -15,7 +15,7 @@ import { OutletExchange } from './outlet-exchange.ts'
 export interface WebSocketContext {
   readonly sessions: Sessions
   readonly refusals: Refusals
-  /** A connection was opened, for the audit log. */
+  /** A connection was made, for the audit log. @throws ERR_AUDIT */
   readonly opened: (identified: Identified) => void
   readonly clock: Clock
   readonly maxBatch: number
@@ -81,8 +81,8 @@ function serve(context: WebSocketContext, identified: UpgradeIdentified, ws: Web
   let sessionId: string
   let version: () => string | undefined
   try {
-    const session = context.sessions.open(identified.principal, 'websocket', outlet)
     context.opened(identified)
+    const session = context.sessions.open(identified.principal, 'websocket', outlet)
     sessionId = session.id
     version = () => session.version
   } catch (thrown) {

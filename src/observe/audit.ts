@@ -161,6 +161,11 @@ function destinationName({ destination }: AuditPolicy): string {
   return destination === 'stdout' ? 'stdout' : destination.file
 }
 
+/** @throws AuditError for an unknown type of event */
+export function checkAuditPolicy(policy: AuditPolicy): void {
+  wantedTypes(policy)
+}
+
 /** @throws AuditError for a type that there is not: a typing error would otherwise leave out what was wanted */
 function wantedTypes({ eventTypes, excludeEventTypes }: AuditPolicy): ReadonlySet<AuditType> {
   const known = (name: string): AuditType => {

@@ -50,6 +50,12 @@ export function createMetrics(gauges: Gauges): MetricsRegistry {
     'reason',
     registers,
   )
+  const asked = counter(
+    'mcp_sidecar_server_requests_total',
+    'Requests of the server that were passed on to a client, by MCP method.',
+    'method',
+    registers,
+  )
   const opened = counter('mcp_sidecar_sessions_opened_total', 'Sessions opened.', 'transport', registers)
   const closed = counter('mcp_sidecar_sessions_closed_total', 'Sessions ended.', 'transport', registers)
   const exits = counter(
@@ -137,6 +143,7 @@ export function createMetrics(gauges: Gauges): MetricsRegistry {
     },
     refused: (code) => refusals.inc({ code }),
     dropped: (reason) => drops.inc({ reason }),
+    asked: (method) => asked.inc({ method: methodLabel(method) }),
     sessionOpened: (transport) => opened.inc({ transport }),
     sessionClosed: (transport) => closed.inc({ transport }),
     authenticated: (method) => {

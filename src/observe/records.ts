@@ -1,5 +1,5 @@
 /** What goes into the audit log beside messages: refusals before there is one, sessions, streams, processes, the sidecar itself. */
-import type { SidecarError } from '../core/errors.ts'
+import { SidecarError } from '../core/errors.ts'
 import type { Identified, Principal, Received, Transport } from '../core/types.ts'
 import type { Audit } from './audit.ts'
 import type { AuditedRequest } from './audit-event.ts'
@@ -35,10 +35,16 @@ export class Records {
     audit.record({ type: 'http_request', outcome, request, principal: refused.principal, error })
   }
 
-  /** A long-lived stream was opened: the GET stream, an HTTP+SSE stream, a WebSocket. */
+  /**
+   * A long-lived stream is about to be opened: the GET stream, an HTTP+SSE stream, a WebSocket.
+   *
+   * @throws ERR_AUDIT while nothing can be recorded and the audit log is configured to block
+   */
   readonly stream = (request: Identified): void => {
     const { principal } = request
-    this.#audit()?.record({ type: 'sse_connection', outcome: 'success', request, principal })
+    const audit = this.#audit()
+    if (audit?.blocked === true) throw new SidecarError('ERR_AUDIT', { headers: { 'Retry-After': '5' } })
+    audit?.record({ type: 'sse_connection', outcome: 'success', request, principal })
   }
 
   readonly session = {
@@ -55,6 +61,11 @@ export class Records {
       const details = { transport, reason: error.detail ?? error.code }
       this.#audit()?.record({ type: 'session_end', outcome: 'success', principal, sessionId, details })
     },
+  }
+
+  /** The server asks a client for something. */
+  asked(method: string, principal: Principal): void {
+    this.#audit()?.record({ type: 'server_request', outcome: 'success', principal, details: { method } })
   }
 
   /** Of the sidecar and its server processes. */

@@ -185,8 +185,12 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
 
   onRequest(message: Message, upstreamCall: UpstreamCall | undefined): void {
     const call = upstreamCall instanceof SessionCall && upstreamCall.reachable ? upstreamCall : undefined
-    if (this.#questions.add(message, call)) this.#deliver(message, call)
-    else this.#refuse(message, 'ERR_OVERLOADED')
+    if (!this.#questions.add(message, call)) {
+      this.#refuse(message, 'ERR_OVERLOADED')
+      return
+    }
+    this.#context.metrics.asked(message.method, this.principal)
+    this.#deliver(message, call)
   }
 
   onNotification(message: Message, upstreamCall: UpstreamCall | undefined): void {

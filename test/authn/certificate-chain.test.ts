@@ -209,8 +209,14 @@ t.test('where nobody else has looked, what is not evaluated here is refused', as
     path(rsa.issue(weak), [], { trust: trusting(rsa) }),
     /^CA_MD_TOO_WEAK: CN=a is signed with 1\.2\.840\.113549\.1\.1\.5/,
   )
-  const anchor = { ...trusting(authority('X', { extensions: [constraints] })) }
-  t.match(path(root.issue({ cn: 'a' }), [], { trust: anchor }), /^UNABLE/)
+  t.match(
+    path(root.issue({ cn: 'a', keyType: 'rsa-1024' })),
+    /^EE_KEY_TOO_SMALL: CN=a has an RSA key of fewer/,
+  )
+  const anchor = authority('Anchor', { extensions: [constraints] })
+  const below = anchor.issue({ cn: 'a' })
+  t.match(path(below, [], { trust: trusting(anchor) }), /^UNHANDLED_CRITICAL_EXTENSION: CN=Anchor/)
+  t.equal(path(below, [], { trust: trusting(anchor), thorough: false }), 'a < Anchor')
 })
 
 t.test('however certificates are interwoven, only so many signatures are verified', async (t) => {

@@ -43,6 +43,11 @@ t.test(
   async (t) => {
     const [list] = revocationListsOf(root.revocationList())
     t.equal(list?.isBy(readCertificate(authority('Root').x509)), false)
+    t.equal(
+      list?.isBy(readCertificate(authority('Root', { keyType: 'ed25519' }).x509)),
+      false,
+      'of another kind of key',
+    )
     const certifying = authority('B', { keyUsage: 0x04 })
     t.equal(revocationListsOf(certifying.revocationList())[0]?.isBy(readCertificate(certifying.x509)), false)
   },

@@ -14,7 +14,7 @@ t.test('what a method cannot mean is refused where it stands', async (t) => {
       '2:36: auth.apiKey.header: authorization has another meaning in HTTP or MCP: choose a header of its own, such as X-API-Key',
     ],
     ['apiKey: { keyFile: none }', '2:22: the file of auth.apiKey.keyFile does not exist (looked in DIR)'],
-    ['apiKey: { key: hunter2 }', '2:13: auth.apiKey: unknown key: did you mean keyFile?'],
+    ['apiKey: { keyFiles: hunter2 }', '2:13: auth.apiKey: unknown key: did you mean keyFile?'],
     ['jwt: { issuer: x }', '2:8: auth.jwt: needs one of jwksUrl, jwksFile, publicKeyFile, secretFile'],
     [
       'jwt: { issuer: x, jwksFile: keys, secretFile: secret }',

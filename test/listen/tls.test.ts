@@ -4,7 +4,7 @@ import { createServer, type Server } from 'node:https'
 import { type AddressInfo, connect as connectPlain, type Socket } from 'node:net'
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls'
 import t, { type Test } from 'tap'
-import { certificateOf, loadTls, reloadTls, type TlsSettings } from '../../src/listen/tls.ts'
+import { certificateOf, loadTls, type TlsSettings } from '../../src/listen/tls.ts'
 import {
   type Authority,
   authority,
@@ -260,7 +260,7 @@ t.test('files that change serve the connections to come; those that are open sta
   settings.write('tls.crt', next.chain)
   settings.write('tls.key', next.key)
   settings.write('list.crl', root.revocationList({ revoked: [alice] }))
-  reloadTls(listener, settings, Date.now())
+  listener.setSecureContext(loadTls(settings, Date.now()).options)
 
   t.equal(await ask(before.client), 'CN=alice', 'the connection lives on')
   const after = await open(asClient(alice))
@@ -271,15 +271,34 @@ t.test('files that change serve the connections to come; those that are open sta
   const other = authority('Other')
   settings.write('ca0.crt', root.certificate + other.certificate)
   settings.write('list.crl', root.revocationList() + other.revocationList())
-  reloadTls(listener, settings, Date.now())
+  listener.setSecureContext(loadTls(settings, Date.now()).options)
   t.equal(await ask((await open(asClient(other.issue({ cn: 'carol' })))).client), 'CN=carol')
+})
+
+t.test('whether clients are asked for a certificate is settled when the listener is made', async (t) => {
+  const without = files(t)
+  const { server: listener, open } = await running(t, without)
+  const caFiles = [without.write('ca.crt', root.certificate)]
+  listener.setSecureContext(loadTls({ ...without, client: { caFiles, crlFiles: [] } }, Date.now()).options)
+  t.equal(await ask((await open(asClient(root.issue({ cn: 'alice' })))).client), 'none')
+})
+
+t.test('a file that stands in the settings twice counts once', async (t) => {
+  const settings = files(t, { ca: root.certificate, crl: root.revocationList() })
+  const { caFiles = [], crlFiles = [] } = settings.client ?? {}
+  const client = { caFiles: [...caFiles, ...caFiles], crlFiles: [...crlFiles, ...crlFiles] }
+  const { options } = loadTls({ ...settings, client }, Date.now())
+  t.same(
+    [options.ca, options.crl].map((each) => Array.isArray(each) && each.length),
+    [1, 1],
+  )
 })
 
 t.test('a reload that fails changes nothing', async (t) => {
   const settings = files(t, { ca: root.certificate })
   const { server: listener, open } = await running(t, settings)
   settings.write('tls.key', root.issue({ cn: 'another' }).key)
-  t.throws(() => reloadTls(listener, settings, Date.now()), /does not belong/)
+  t.throws(() => listener.setSecureContext(loadTls(settings, Date.now()).options), /does not belong/)
   t.equal((await open()).client.getPeerX509Certificate()?.subject, 'CN=localhost')
 })
 

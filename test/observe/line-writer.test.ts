@@ -166,6 +166,7 @@ t.test('it has recovered when all is written that was held at the failure', asyn
   await settled()
   t.same(events, ['failed ENOSPC', 'recovered', 'failed ENOSPC'])
   destination.hold = true
+  destination.answers.push(101)
   clock.pass(100)
   destination.pending?.()
   t.ok(lane.failure, 'c is still to come')

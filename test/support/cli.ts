@@ -39,6 +39,9 @@ function compiled(): { readonly file: string; readonly tap: string } {
   return program
 }
 
+/** The command itself, for what is to be started in a way of its own. */
+export const cliCommand = (): readonly string[] => [...plainNode, compiled().file]
+
 export interface CliLine {
   readonly level: string
   readonly msg: string

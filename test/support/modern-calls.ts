@@ -173,6 +173,7 @@ export function countingMetrics(): Metrics & { readonly drops: Map<string, numbe
     drops,
     dropped: (what) => void drops.set(what, (drops.get(what) ?? 0) + 1),
     refused: nothing,
+    asked: nothing,
     authenticated: nothing,
     rateStore: nothing,
     auditFailed: nothing,

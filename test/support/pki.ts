@@ -83,7 +83,8 @@ export interface Authority extends Issued {
   revocationList(options?: RevocationOptions): string
 }
 
-export type KeyType = 'ec' | 'rsa' | 'ed25519'
+/** `rsa-1024` is what nobody should accept. */
+export type KeyType = 'ec' | 'rsa' | 'rsa-1024' | 'ed25519'
 
 const day = 86_400_000
 
@@ -128,10 +129,12 @@ export function distinguishedName(
 export function newKey(type: KeyType = 'ec'): KeyObject {
   if (type === 'ec') return generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
   if (type === 'ed25519') return generateKeyPairSync('ed25519').privateKey
-  rsaKey ??= generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey
-  return rsaKey
+  const bits = type === 'rsa' ? 2048 : 1024
+  const key = rsaKeys.get(bits) ?? generateKeyPairSync('rsa', { modulusLength: bits }).privateKey
+  rsaKeys.set(bits, key)
+  return key
 }
-let rsaKey: KeyObject | undefined
+const rsaKeys = new Map<number, KeyObject>()
 
 interface Signer {
   readonly key: KeyObject

@@ -1,6 +1,6 @@
 /** One caller in every way there is to speak to a sidecar: each transport, in each era that it carries. */
 import type { IncomingHttpHeaders } from 'node:http'
-import { modern as modernRequest, ask as askModern } from './modern.ts'
+import { ask as askModern, modern as modernRequest } from './modern.ts'
 import { until } from './sidecar.ts'
 import { openSocket, openSse } from './streams.ts'
 import { openSession, parseEvents, post, type RawResponse } from './wire.ts'
@@ -44,22 +44,17 @@ export function openVoices(
   headers: Record<string, string>,
   names: readonly VoiceName[] = voiceNames,
 ): Promise<Voice[]> {
-  return Promise.all(
-    names.map((name) => {
-      switch (name) {
-        case 'Streamable HTTP':
-          return streamable(sidecar, headers)
-        case 'HTTP+SSE':
-          return sse(sidecar, headers)
-        case 'WebSocket':
-          return socket(sidecar, headers, 'legacy')
-        case 'modern HTTP':
-          return Promise.resolve(modernHttp(sidecar, headers))
-        case 'modern WebSocket':
-          return socket(sidecar, headers, 'modern')
-      }
-    }),
-  )
+  return Promise.all(names.map((name) => voices[name](sidecar, headers)))
+}
+
+type Opening = (sidecar: Spoken, headers: Record<string, string>) => Promise<Voice>
+
+const voices: Readonly<Record<VoiceName, Opening>> = {
+  'Streamable HTTP': streamable,
+  'HTTP+SSE': sse,
+  WebSocket: (sidecar, headers) => socket(sidecar, headers, 'legacy'),
+  'modern HTTP': (sidecar, headers) => Promise.resolve(modernHttp(sidecar, headers)),
+  'modern WebSocket': (sidecar, headers) => socket(sidecar, headers, 'modern'),
 }
 
 /** What a voice said without what differs from one answer to the next: the ids of request and message. */
@@ -95,7 +90,8 @@ function modernHttp({ url }: Spoken, headers: Record<string, string>): Voice {
 }
 
 function replied({ status, headers, body, messages }: RawResponse): Reply {
-  if (headers['content-type'] !== 'text/event-stream') return { status, headers, text: body, json: messages[0] }
+  if (headers['content-type'] !== 'text/event-stream')
+    return { status, headers, text: body, json: messages[0] }
   const texts = parseEvents(body).flatMap(({ data }) => (data ? [data] : []))
   const text = texts.at(-1) ?? ''
   return { status, headers, text, json: messages.at(-1) }
@@ -114,11 +110,7 @@ async function sse({ base }: Spoken, headers: Record<string, string>): Promise<V
   }
 }
 
-async function socket(
-  { base }: Spoken,
-  headers: Record<string, string>,
-  era: Voice['era'],
-): Promise<Voice> {
+async function socket({ base }: Spoken, headers: Record<string, string>, era: Voice['era']): Promise<Voice> {
   const texts: string[] = []
   const version = era === 'legacy' ? { version: '2025-11-25' } : {}
   const client = await openSocket(base, { headers, ...version })

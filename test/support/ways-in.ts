@@ -1,7 +1,8 @@
 /** The same credential on every way into a sidecar, for refusals that must not differ. */
-import { initialize, open, post, collect, type RawResponse, send } from './wire.ts'
+
 import { ask, tool } from './modern.ts'
 import { upgradeAnswer } from './streams.ts'
+import { collect, initialize, open, post, type RawResponse, send } from './wire.ts'
 
 export type Headers = Record<string, string | string[]>
 

@@ -40,6 +40,7 @@ interface Started {
 const nothing = (): void => {}
 const metrics: Metrics = {
   refused: nothing,
+  asked: nothing,
   authenticated: nothing,
   rateStore: nothing,
   auditFailed: nothing,

@@ -1,0 +1,106 @@
+/** What tests of the audit log need: its lines, and sidecars in processes of their own whose output nobody touches. */
+import { execFile, spawn } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import type { Test } from 'tap'
+import { cliCommand } from './cli.ts'
+import type { Json } from './modern.ts'
+import { alive } from './processes.ts'
+import { scriptedCommand, until } from './sidecar.ts'
+
+export interface AuditLog {
+  readonly file: string
+  /** All that is in it. */
+  readonly text: () => string
+  readonly lines: () => Json[]
+  /** Waits for a line that fits. */
+  one(fits: (line: Json) => boolean, what: string): Promise<Json>
+  /** The lines that this adds, once so many of them are there. */
+  added(count: number, act: () => Promise<unknown>): Promise<Json[]>
+}
+
+export function auditLog(file: string): AuditLog {
+  const text = (): string => (existsSync(file) ? readFileSync(file, 'utf8') : '')
+  const lines = (): Json[] =>
+    text()
+      .split('\n')
+      .slice(0, -1)
+      .flatMap((line) => (line.startsWith('{') ? [JSON.parse(line)] : []))
+  return {
+    file,
+    text,
+    lines,
+    one: async (fits, what) => {
+      await until(() => lines().some(fits), `the audit log holds ${what}`, 10_000)
+      return lines().find(fits)
+    },
+    added: async (count, act) => {
+      const before = lines().length
+      await act()
+      await until(() => lines().length >= before + count, `${count} lines were added`)
+      return lines().slice(before)
+    },
+  }
+}
+
+export interface Program {
+  readonly pid: number
+  readonly url: string
+  readonly adminUrl: string
+  /** Everything on its standard output so far. */
+  readonly output: () => string
+  /** Nobody reads its standard output from now on. */
+  pause(): void
+  resume(): void
+  kill(signal: NodeJS.Signals): void
+  readonly exited: Promise<number | string>
+}
+
+/** Starts `mcp-sidecar` on free ports; it is killed when the test ends. */
+export async function startProgram(t: Test, flags: readonly string[]): Promise<Program> {
+  const [command, ...args] = cliCommand() as [string, ...string[]]
+  const own = ['--port', '0', '--admin-port', '0', '--topology', 'shared', ...flags]
+  const child = spawn(command, [...args, ...own, '--', ...scriptedCommand], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const pid = child.pid as number
+  let output = ''
+  child.stdout.setEncoding('utf8').on('data', (part: string) => {
+    output += part
+  })
+  const exited = new Promise<number | string>((resolve) => {
+    child.once('close', (code, signal) => resolve(code ?? signal ?? ''))
+  })
+  t.teardown(async () => {
+    if (alive(pid)) child.kill('SIGKILL')
+    child.stdout.resume()
+    await exited
+  })
+  const listening = (): Json =>
+    output.split('\n').flatMap((line) => (line.includes('"msg":"listening"') ? [JSON.parse(line)] : []))[0]
+  await until(() => listening() !== undefined || child.exitCode !== null, 'it listens', 30_000)
+  return {
+    ...{ pid, exited, url: listening()?.url, adminUrl: listening()?.adminUrl, output: () => output },
+    pause: () => child.stdout.pause(),
+    resume: () => child.stdout.resume(),
+    kill: (signal) => child.kill(signal),
+  }
+}
+
+export interface Ran {
+  readonly code: number | string
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** Runs one command of `mcp-sidecar` to its end. */
+export function runProgram(args: readonly string[], input = ''): Promise<Ran> {
+  const [command, ...own] = cliCommand() as [string, ...string[]]
+  return new Promise((resolve) => {
+    const options = { timeout: 60_000, maxBuffer: 64 * 1024 * 1024 }
+    const child = execFile(command, [...own, ...args], options, (error, stdout, stderr) =>
+      resolve({ code: error === null ? 0 : (error.code ?? error.signal ?? ''), stdout, stderr }),
+    )
+    child.stdin?.on('error', () => {})
+    child.stdin?.end(input)
+  })
+}
