@@ -68,7 +68,7 @@ export async function runCli(terminal: Terminal): Promise<number> {
     .action(async ({ explain, ...flags }: Flags & { explain?: boolean }) => {
       const loaded = await loadConfig({ flags, env: terminal.env, cwd: terminal.cwd, command })
       const { checkWorld } = await import('./world.ts')
-      await checkWorld(loaded.config)
+      await placing(loaded, checkWorld(loaded.config))
       const { explainConfig, explainPolicy } = await import('./config/explain.ts')
       const lines = explain === true ? explainPolicy(loaded) : explainConfig(loaded)
       stdout.write(`${lines.join('\n')}\n`)
@@ -168,17 +168,27 @@ function report(thrown: unknown, stderr: Terminal['stderr']): number {
   return exitCodes.failed
 }
 
+/** What is wrong with rules, told by where they stand in the files. */
+async function placing<T>(loaded: LoadedConfig, made: Promise<T>): Promise<T> {
+  try {
+    return await made
+  } catch (thrown) {
+    const { faults } = ((thrown as Error).cause ?? {}) as {
+      faults?: readonly { readonly path: readonly (string | number)[]; readonly message: string }[]
+    }
+    if (faults === undefined) throw thrown
+    const { authzPlace } = await import('./config/authz-place.ts')
+    throw new ConfigError(faults.map(({ path, message }) => ({ where: authzPlace(loaded, path), message })))
+  }
+}
+
 async function run(terminal: Terminal, flags: Flags, command: readonly string[]): Promise<number> {
   const input = { flags, env: terminal.env, cwd: terminal.cwd, command }
   const loaded = await loadConfig(input)
   const { config } = loaded
   const log = createLogger(config.log, terminal.stdout)
-  const sidecar = await startSidecar(config, {
-    env: terminal.env,
-    cwd: terminal.cwd,
-    log,
-    version: packageVersion(),
-  })
+  const context = { env: terminal.env, cwd: terminal.cwd, log, version: packageVersion() }
+  const sidecar = await placing(loaded, startSidecar(config, context))
   const report = startReport(sidecar)
   // Text for a person, a log line for a program.
   if (config.log.format === 'json' || (config.log.format === 'auto' && terminal.stdout.isTTY !== true)) {
@@ -209,7 +219,7 @@ function watchForReload(
   const reloadNow = async (why: string): Promise<void> => {
     try {
       const next = await load()
-      await sidecar.reload(next.config)
+      await placing(next, sidecar.reload(next.config))
       log.info({ why }, 'configuration reloaded')
       // It may name other files now.
       watcher.close()

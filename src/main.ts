@@ -2,7 +2,7 @@
  * The composition root: Config in, a running Sidecar out. The only place that constructs things, and the picture of
  * the request path as code.
  */
-import { authenticate, stillTrusted } from './authn/authenticate.ts'
+import { authenticate, stillAuthenticated, stillTrusted } from './authn/authenticate.ts'
 import type { BearerChallenge } from './authn/challenge.ts'
 import { Failures } from './authn/failures.ts'
 import { createSeal } from './bridge/seal.ts'
@@ -150,9 +150,16 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   const limits = limiter(() => world.limits)
   const refusals = new Refusals(log, metrics, records.refusal)
 
+  const authentication = {
+    ...{ gate: () => world.security.gate, failures: new Failures(clock), clock },
+    bearerChallenge: (...args: Parameters<BearerChallenge>) =>
+      world.security.metadata.bearerChallenge(...args),
+  }
+
   // The path of one message, outermost first.
   const messages = stack<Parsed>()
     .push(observeCalls({ clock, log, metrics, audit: () => world.audit })) // sees every outcome, whoever refused
+    .push(stillAuthenticated<Parsed>(authentication)) // a body may take longer than a reload that shuts its sender out
     .push(classify) // in which era the client speaks; what that era forbids goes no further
     .push((decoded, next: Handler<Permitted>) => world.security.authorize(decoded, next)) // before limits: who may not do it cannot spend anyone's quota
     .push(limits.admit) // before anything is allocated for the call
@@ -163,11 +170,6 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
 
   // The door: what is decided from the headers alone. A stranger costs us headers and nothing else.
   const origin = (): HostAndOrigin => world.origin
-  const authentication = {
-    ...{ gate: () => world.security.gate, failures: new Failures(clock), clock },
-    bearerChallenge: (...args: Parameters<BearerChallenge>) =>
-      world.security.metadata.bearerChallenge(...args),
-  }
   const transports = {
     sessions: registry,
     bodies: new BodyReader(config.limits.requestBodyBytes, config.limits.requestBodyBytes * concurrentBodies),

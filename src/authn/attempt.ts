@@ -34,7 +34,8 @@ export class RequestAttempt implements Attempt {
   }
 
   note(why: string): void {
-    this.#notes.push(why)
+    // Several methods of one kind say the same.
+    if (!this.#notes.includes(why)) this.#notes.push(why)
   }
 
   get notes(): readonly string[] {

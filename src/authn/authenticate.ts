@@ -15,7 +15,7 @@ import { maxCredentialBytes, objection, schemeValue } from './credentials.ts'
 import type { Failures } from './failures.ts'
 import type { AuthGate } from './gate.ts'
 import { type Finding, judge, missing } from './judge.ts'
-import { principalOf } from './principal.ts'
+import { principalOf, stillTrusted } from './principal.ts'
 
 export type { Authenticator } from './authenticator.ts'
 export { stillTrusted } from './principal.ts'
@@ -46,16 +46,77 @@ export function authenticate<I extends Trusted>(
   return (trusted, next) => {
     const identified = trusted as I & Draft<Pick<Identified, 'principal'>>
     const gate = options.gate()
-    const found = gate.layers.length === 0 ? anonymous : identify(trusted, gate, options)
+    const found = judgedBy(gate, trusted, options)
     if (found instanceof Promise) {
-      return found.then((principal) => {
+      return inForce(found, gate, trusted, options).then((principal) => {
         identified.principal = principal
         return next(identified)
       })
     }
+    if (letIn.get(found) !== gate) letIn.set(found, gate)
     identified.principal = found
     return next(identified)
   }
+}
+
+function judgedBy(
+  gate: AuthGate,
+  request: Trusted,
+  options: AuthenticateOptions,
+): Principal | Promise<Principal> {
+  return gate.layers.length === 0 ? anonymous : identify(request, gate, options)
+}
+
+/**
+ * Who is calling by the gate that is in force when the answer is there. One that a reload has replaced meanwhile may know
+ * who is shut out now, and refuse whom it could not ask about any more.
+ */
+async function inForce(
+  begun: Promise<Principal>,
+  first: AuthGate,
+  request: Trusted,
+  options: AuthenticateOptions,
+): Promise<Principal> {
+  let gate = first
+  let found: Principal | Promise<Principal> = begun
+  for (;;) {
+    try {
+      const principal = await found
+      letIn.set(principal, gate)
+      if (options.gate() === gate) return principal
+    } catch (thrown) {
+      if (options.gate() === gate) throw thrown
+    }
+    gate = options.gate()
+    found = judgedBy(gate, request, options)
+  }
+}
+
+/** Which gate has let a principal in, or has trusted it since. */
+const letIn = new WeakMap<Principal, AuthGate>()
+
+/**
+ * The layer behind everything that takes its time, such as the body: whose credential was withdrawn meanwhile, by a
+ * reload, gets ERR_AUTH_INVALID. Otherwise what they begin then (a session, a subscription) would outlast it.
+ */
+export function stillAuthenticated<I extends Identified>(options: TrustOptions): Layer<I, I> {
+  return (identified, next) => {
+    requireTrust(identified.principal, options)
+    return next(identified)
+  }
+}
+
+type TrustOptions = Pick<AuthenticateOptions, 'gate' | 'bearerChallenge'>
+
+/** @throws ERR_AUTH_INVALID */
+function requireTrust(principal: Principal, { gate: current, bearerChallenge }: TrustOptions): void {
+  const gate = current()
+  if (letIn.get(principal) === gate) return
+  if (!stillTrusted(principal, gate)) {
+    const headers = challengeHeaders(gate, () => bearerChallenge(undefined, gate.scopes))
+    throw new SidecarError('ERR_AUTH_INVALID', { detail: 'its credential was withdrawn meanwhile', headers })
+  }
+  letIn.set(principal, gate)
 }
 
 /** One request before the gate. */

@@ -39,7 +39,10 @@ export interface Authenticator {
    * @throws ERR_AUTH_INVALID (detail: which check failed), ERR_SCOPE (`data.scopes`: what is needed), ERR_RATE_LIMITED
    */
   authenticate(request: Trusted, attempt: Attempt): Identity | undefined | Promise<Identity | undefined>
-  /** True while the credential behind an identity it has named is still good, as far as it knows without asking. */
+  /**
+   * False when credentials like the one behind an identity are not accepted any more, as far as it knows without asking.
+   * That one token has ended does not matter: the caller comes back with the next.
+   */
   vouchesFor(identity: Identity): boolean
   /** Ends what it keeps open. */
   close?(): void

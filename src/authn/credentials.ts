@@ -16,7 +16,8 @@ export function schemeValue(
   const header = request.headers.authorization
   if (header === undefined || header[scheme.length] !== ' ') return undefined
   if (header.slice(0, scheme.length).toLowerCase() !== scheme.toLowerCase()) return undefined
-  return header.slice(scheme.length + 1).trim()
+  // Blanks and tabs alone: trim() would also take a no-break space, which others hold for part of the credential.
+  return header.slice(scheme.length + 1).replace(/^[ \t]+|[ \t]+$/g, '')
 }
 
 /** Whether the request carries anything that this method would look at. Says nothing of its worth. */

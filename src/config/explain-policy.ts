@@ -83,7 +83,7 @@ function authRows({ layers, timeoutMs, resource }: Policy['auth'], loaded: Loade
     row(
       1,
       `time for authentication: ${formatQuantity(DURATION, timeoutMs)}`,
-      originOf('auth.timeoutMs', loaded),
+      fromSetting('auth.timeoutMs', timeoutMs, loaded),
     ),
     row(
       1,

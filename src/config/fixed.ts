@@ -1,5 +1,11 @@
 import type { Config } from './config.ts'
 
+function asksForCertificates({ policy }: Config): boolean {
+  return policy.auth.layers.some(({ methods }) =>
+    methods.some((each) => each.method === 'clientCertificate' && each.from === 'tls'),
+  )
+}
+
 /** Settings that only a restart can change, as the file names them. */
 const fixed: readonly (readonly [string, (config: Config) => unknown])[] = [
   ['listen.host', ({ listen }) => listen.host],
@@ -7,6 +13,8 @@ const fixed: readonly (readonly [string, (config: Config) => unknown])[] = [
   ['listen.webSocket', ({ listen }) => listen.webSocket],
   ['listen.keepAlive', ({ listen }) => listen.keepAliveMs],
   ['listen.tls', ({ listen }) => listen.tls !== undefined],
+  // A listener asks for certificates, or does not, from its start on.
+  ['auth.clientCertificate (from tls)', asksForCertificates],
   ['admin', ({ admin }) => `${admin.host}:${admin.port}`],
   ['limits.sessions', ({ limits }) => limits.sessions],
   ['limits.sessionsPerPrincipal', ({ limits }) => limits.sessionsPerPrincipal],

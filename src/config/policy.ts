@@ -139,7 +139,7 @@ function both(a: AuthzPolicy['capabilities'], b: AuthzPolicy['capabilities']): A
   }
 }
 
-function ownRules({ given, origins }: PolicyContext): RuleLayer[] {
+function ownRules({ given, origins, addition }: PolicyContext): RuleLayer[] {
   const rules = given.value('authorization.rules')
   if (rules === undefined) return []
   const setting = given.setting('authorization.rules')
@@ -149,7 +149,7 @@ function ownRules({ given, origins }: PolicyContext): RuleLayer[] {
     rules: rules.map((rule, index) =>
       origins.note(ruleOf(rule, index), originOf(setting, [index], accessRule, rule)),
     ),
-    namespace: given.value('namespace'),
+    namespace: given.value('namespace') ?? addition.namespace ?? 'default',
   }
   return [origins.note(layer, originOf(setting, [], accessRules, rules))]
 }

@@ -393,12 +393,11 @@ t.test('a review is not believed beyond the end of the token', async (t) => {
   const clock = movedClock()
   const method = authenticator(cluster, { cacheMs: 3_600_000, deps: { clock } })
   const token = cluster.token({ expiresIn: 600 })
-  const { identity } = await attempt(method, token)
+  await attempt(method, token)
   clock.shift += 599_000
   t.match(await attempt(method, token), { works: 0 })
   clock.shift += 2_000
   t.match(await attempt(method, token), { works: 1 })
-  t.notOk(method.vouchesFor(identity as Identity), 'nor is the identity vouched for')
 })
 
 t.test('however many requests bring a token at once, it is reviewed once', async (t) => {

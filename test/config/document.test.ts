@@ -1,5 +1,5 @@
 import t from 'tap'
-import { type Document, readDocument } from '../../src/config/document.ts'
+import { type Document, readDocument, readDocuments } from '../../src/config/document.ts'
 
 function read(text: string): Document {
   const document = readDocument(text, 'c.yaml')
@@ -150,3 +150,30 @@ t.test('every duplicate key is reported, other syntax errors only once', async (
   t.match(readDocument('a: 1\na: 2\nb: 1\nb: 2\n', 'c.yaml'), { length: 2 })
   t.match(readDocument('a: [\nb: {\nc: "\n', 'c.yaml'), { length: 1 })
 })
+
+t.test('several documents are read on their own, empty ones left out', async (t) => {
+  const read = readDocuments('# nothing\n---\na: 1\n---\n---\nb: [1, 2]\n...\n', 'm.yaml')
+  if ('problems' in read) throw new Error('it was refused')
+  t.same(
+    read.map(({ value }) => value),
+    [{ a: 1 }, { b: [1, 2] }],
+  )
+  t.equal(read[1]?.where(read[1].offset(['b', 1])), 'm.yaml:6:8')
+})
+
+t.test(
+  'what is wrong in any of several documents is reported, and too much is too much for all together',
+  async (t) => {
+    t.same(readDocuments('a: 1\na: 2\n---\nb: !x 1\n', 'm.yaml'), {
+      problems: [
+        { where: 'm.yaml:2:1', message: 'this key is there twice: keep one of the two' },
+        { where: 'm.yaml:4:4', message: 'tags (!name) are not supported: write the plain value' },
+      ],
+    })
+    const many = `- ${'x\n- '.repeat(2600)}x\n`
+    t.match(readDocuments(`${many}---\n${many}`, 'm.yaml'), { problems: [{ message: /more than 5000/ }] })
+    const laughs =
+      'a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: &d [*c, *c]\ne: &e [*d, *d]\nf: [*e, *e, *e, *e]\n'
+    t.match(readDocuments(`a: 1\n---\n${laughs}`, 'm.yaml'), { problems: [{ message: /aliases/ }] })
+  },
+)

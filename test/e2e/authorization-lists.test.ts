@@ -191,7 +191,7 @@ t.test(
     for (const voice of await openVoices(sidecar, alice)) {
       for (const [method, params] of off) {
         const { json, status } = await voice.ask(method, params)
-        const unknown = await voice.ask('prompts/no-such-method', params)
+        const unknown = await voice.ask('x/no-such-method', params)
         t.equal(json.error?.code, -32601, `${voice.name}: ${method}`)
         t.equal(json.error.code, unknown.json.error.code)
         if (status !== undefined) t.equal(status, unknown.status, 'the status of an unknown method')

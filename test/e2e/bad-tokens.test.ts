@@ -38,7 +38,7 @@ const nameOf = (place: string): string => `https://${place}.example`
 const clock = forwardClock()
 const auditFile = join(folder(t), 'audit.log')
 const staticToken = 'static-0123456789-abcdefghij'
-const password = await hashPassword('right password')
+const password = await hashPassword('right-password-1')
 const methods = {
   resource,
   fetching: { allowHttp: true, allowPrivateAddresses: true, timeout: '200ms' },
@@ -94,11 +94,11 @@ const bad: Record<string, [Headers, RegExp]> = {
   'a token for nobody': [bearer(key.token(claims({ aud: undefined }))), /^it has no audience/],
   'a token of another issuer': [
     bearer(key.token(claims({ iss: 'https://evil.example' }))),
-    /nobody recognised the credential; jwt: its issuer is "https:\/\/evil\.example", not https:\/\/good\.example/,
+    /nobody recognised the credential; .*jwt: its issuer is "https:\/\/evil\.example", not https:\/\/good\.example/,
   ],
   'a token without issuer': [
     bearer(key.token(claims({ iss: undefined }))),
-    /nobody recognised the credential; jwt: its issuer is undefined/,
+    /nobody recognised the credential; .*jwt: its issuer is undefined/,
   ],
   'the key of a stranger': [bearer(stranger.token(claims())), /^its signature is not that of any key/],
   'a changed claim': [
@@ -173,12 +173,12 @@ const bad: Record<string, [Headers, RegExp]> = {
   ],
   'an opaque token': [
     bearer('0123456789abcdefghij'),
-    /nobody recognised the credential; jwt: it is not a JWT/,
+    /nobody recognised the credential; .*jwt: it is not a JWT/,
   ],
-  'a JWT of five parts': [bearer(`${good}.x.y`), /nobody recognised the credential; jwt: it is not a JWT/],
+  'a JWT of five parts': [bearer(`${good}.x.y`), /nobody recognised the credential; .*jwt: it is not a JWT/],
   'a JWT of garbage': [
     bearer('e30.!.x'),
-    /nobody recognised the credential; jwt: what follows Bearer is not one token/,
+    /nobody recognised the credential; .*jwt: what follows Bearer is not one token/,
   ],
   'two tokens in one header': [bearer(`${good}, ${good}`), /what follows Bearer is not one token/],
   'two Authorization headers, good ones': [
@@ -191,10 +191,10 @@ const bad: Record<string, [Headers, RegExp]> = {
   ],
   'Basic that is no base64': [{ Authorization: 'Basic !!!!' }, /basic/i],
   'Basic without a colon': [basic('alice'), /basic/i],
-  'Basic without a name': [basic(':right password'), /basic|user/i],
+  'Basic without a name': [basic(':right-password-1'), /basic|user/i],
   'Basic with a control character': [basic('alice:right\u0000password'), /basic/i],
-  'Basic of nobody known': [basic('mallory:right password'), /user|password|basic/i],
-  'Basic with a wrong password': [basic('alice:wrong password'), /user|password|basic/i],
+  'Basic of nobody known': [basic('mallory:right-password-1'), /user|password|basic/i],
+  'Basic with a wrong password': [basic('alice:sesame-open-not'), /user|password|basic/i],
   ...Object.fromEntries(
     Object.entries(troubled).map(([place, why]): [string, [Headers, RegExp]] => [
       `a token of an issuer with trouble: ${place}`,
@@ -217,7 +217,7 @@ const refusalOf = ({ headers }: RawResponse): Readonly<Record<string, unknown>> 
 
 t.test('good credentials are let in on every way', async (t) => {
   for (const [name, way] of Object.entries(ways)) {
-    for (const headers of [bearer(good), bearer(staticToken), basic('alice:right password')]) {
+    for (const headers of [bearer(good), bearer(staticToken), basic('alice:right-password-1')]) {
       t.not((await way(headers)).status, 401, name)
     }
   }
@@ -294,7 +294,7 @@ t.test('nothing of a token is in the logs', async (t) => {
         }
       }
     }
-    t.notMatch(text, /right.?password|wrong password|static-0123/)
+    t.notOk(/right.?password|sesame|static-0123/.test(text), where)
   }
 })
 
@@ -315,7 +315,7 @@ t.test('a token of 100 KiB does not get as far as that, on any way in', async (t
     seen.add(JSON.stringify(alike(answer)))
   }
   t.equal(seen.size, 1, [...seen].join(' '))
-  t.notMatch(JSON.stringify(logs), /x{1000}/)
+  t.notOk(/x{100}/.test(JSON.stringify(logs)))
 })
 
 t.test('strangers start no fetch beyond those that the cooldown lets through', async (t) => {
@@ -366,7 +366,7 @@ t.test('an address that fails too often is told to wait, a known credential is n
   const unseen = key.token(claims({ sub: 'bob' }))
   const seen = new Set<string>()
   for (const [name, way] of Object.entries(doors)) {
-    for (const headers of [bearer(unseen), bearer('0123456789abcdefghij'), basic('alice:right password')]) {
+    for (const headers of [bearer(unseen), bearer('0123456789abcdefghij'), basic('alice:right-password-1')]) {
       const answer = await way(from('192.0.2.1', headers))
       t.equal(answer.status, 429, name)
       t.match(answer.json, { error: { data: { reason: 'ERR_RATE_LIMITED' } } })

@@ -3,12 +3,13 @@ import { writeFileSync } from 'node:fs'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { configFile } from '../support/config-file.ts'
 import { hmac, jwtOf } from '../support/jwt-keys.ts'
 import { ask, begin, modern, tool } from '../support/modern.ts'
 import { startRedis } from '../support/redis.ts'
 import { startTestSidecar, type TestSidecar, until } from '../support/sidecar.ts'
 import { awaited, openSocket } from '../support/streams.ts'
-import { type Caller, configFile, type Ended, waysIn } from '../support/tool-callers.ts'
+import { type Caller, type Ended, waysIn } from '../support/tool-callers.ts'
 import { call, initialize, openSession, post, type RawResponse, send } from '../support/wire.ts'
 
 type Headers = Record<string, string>
@@ -58,7 +59,7 @@ const limit = (name: string, per: string, requests: number, more: object = {}): 
 const start = (t: Test, settings: object, more: object = {}): Promise<TestSidecar> =>
   startTestSidecar(t, {
     flags: {
-      config: configFile(t, { listen: { trustedProxies: ['127.0.0.1'] }, ...settings }),
+      ...configFile(t, { listen: { trustedProxies: ['127.0.0.1'] }, ...settings }),
       topology: 'shared',
       webSocket: true,
     },

@@ -1,18 +1,7 @@
 /** One call over each transport in each era, for tests of what must be the same on all of them. */
-import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import type { Test } from 'tap'
 import { ask, type Json, tool } from './modern.ts'
-import { folder } from './processes.ts'
 import { openSocket, openSse } from './streams.ts'
 import { call, openSession, post } from './wire.ts'
-
-/** A configuration file with these settings. JSON is YAML, too. */
-export function configFile(t: Test, settings: object): string {
-  const file = join(folder(t), 'config.yaml')
-  writeFileSync(file, JSON.stringify(settings, undefined, 2), { mode: 0o600 })
-  return file
-}
 
 /** How one call ended. */
 export interface Ended {

@@ -1,5 +1,6 @@
 import { object, optional, required, type TypeOf } from '../object.ts'
 import { bad, good, type Parsed, quote } from '../parsed.ts'
+import { DURATION, formatQuantity } from '../units.ts'
 import { flag, text, type ValueType } from '../values.ts'
 
 const MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
@@ -21,7 +22,7 @@ export const goDuration: ValueType<number> = {
       : bad(`${quote(input)} is out of range: 1ms to 24d`)
   },
   parseText: (input) => goDuration.parse(input),
-  show: (value) => `${value}ms`,
+  show: (value) => formatQuantity(DURATION, value),
 }
 
 const NAME = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/

@@ -152,7 +152,7 @@ t.test('a secret in clear works, and is warned of without being shown', async (t
   const loaded = await load(t, [server(), method(`method: Bearer, token: { value: ${key} }`)])
   t.match(loaded.warnings, [
     {
-      where: 'm.yaml:13:63',
+      where: 'm.yaml:13:65',
       message: /spec\.authentication\.methods\[0\]\.token\.value: a secret stands here in clear/,
     },
   ])

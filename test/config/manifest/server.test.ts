@@ -6,7 +6,7 @@ t.test('command, arguments and variables of the container start the server', asy
   const { config, settings } = await load(t, [server('', container)])
   t.same(config.server.command, ['github-mcp', '--host=https://$(PART)', '$(HOST)', '$(NONE)', ''])
   t.same(config.server.envSet, { HOST: 'https://$(PART)', PART: 'x', URL: 'https://$(PART)/a', EMPTY: '' })
-  t.equal(settings.get('server.command')?.where, 'm.yaml:5:79')
+  t.equal(settings.get('server.command')?.where, 'm.yaml:5:74')
 })
 
 t.test('variables from Secrets and ConfigMaps are looked up as all references are', async (t) => {
@@ -28,7 +28,7 @@ t.test('flags and file come first: their command, and their variables one by one
   t.same(loaded.config.server.envSet, { A: 'a', B: 'mine' })
   const setting = loaded.settings.get('server.envSet')
   t.equal(setting?.at(['B']), 'c.yaml:3:46')
-  t.equal(setting?.at(['A']), 'm.yaml:5:106')
+  t.equal(setting?.at(['A']), 'm.yaml:5:94')
 })
 
 t.test('a variable that changes what code runs needs permission here, too', async (t) => {
@@ -39,7 +39,7 @@ t.test('a variable that changes what code runs needs permission here, too', asyn
 t.test('a container without a command cannot be started, unless another is given', async (t) => {
   const without = server().replace(', command: [github-mcp]', ', image: x')
   t.match(await problems(t, [without]), [
-    /^m\.yaml:5:46: the container mcp-server has no command: write it out, since the entrypoint/,
+    /^m\.yaml:5:45: the container mcp-server has no command: write it out, since the entrypoint/,
   ])
   t.same(await problems(t, [without], { config: 'server: { command: [x] }\n' }), [])
 })
