@@ -104,10 +104,15 @@ export async function runCli(terminal: Terminal): Promise<number> {
     .action(async (name: string) => {
       const { hashPassword } = await import('./authn/password-hash.ts')
       const { readPassword } = await import('./authn/password-prompt.ts')
-      if (!/^[^\s:#][^:\p{Cc}]*$/u.test(name))
-        throw new StartError('a NAME has no colon and no control characters')
-      const password = await readPassword(terminal.stdin, (text) => stderr.write(text))
-      stdout.write(`${name}:${await hashPassword(password)}\n`)
+      const { namePattern } = await import('./authn/secret-lines.ts')
+      if (!namePattern.test(name))
+        throw new StartError('a NAME is 1 to 64 letters, digits, dots, dashes, @ or _')
+      try {
+        const password = await readPassword(terminal.stdin, (text) => stderr.write(text))
+        stdout.write(`${name}:${await hashPassword(password)}\n`)
+      } catch (cause) {
+        throw new StartError(cause instanceof Error ? cause.message : String(cause), { cause })
+      }
     })
   program
     .command('audit')
@@ -182,12 +187,18 @@ async function placing<T>(loaded: LoadedConfig, made: Promise<T>): Promise<T> {
   }
 }
 
+/** What is allowed and yet not wise: a secret in clear in a document. */
+function warn({ warnings }: LoadedConfig, log: SidecarLogger): void {
+  for (const { where, message } of warnings) log.warn({ where }, message)
+}
+
 async function run(terminal: Terminal, flags: Flags, command: readonly string[]): Promise<number> {
   const input = { flags, env: terminal.env, cwd: terminal.cwd, command }
   const loaded = await loadConfig(input)
   const { config } = loaded
   const log = createLogger(config.log, terminal.stdout)
   const context = { env: terminal.env, cwd: terminal.cwd, log, version: packageVersion() }
+  warn(loaded, log)
   const sidecar = await placing(loaded, startSidecar(config, context))
   const report = startReport(sidecar)
   // Text for a person, a log line for a program.
@@ -221,6 +232,7 @@ function watchForReload(
       const next = await load()
       await placing(next, sidecar.reload(next.config))
       log.info({ why }, 'configuration reloaded')
+      warn(next, log)
       // It may name other files now.
       watcher.close()
       watcher = watchFiles(next.files, (changed) => reload(changed.join(', ')))

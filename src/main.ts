@@ -272,12 +272,17 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       if (world.tls !== undefined) listener.secureWith(world.tls)
       log.setLevel(next.log.level)
       old.security.close()
-      if (old.rates !== world.rates) old.rates?.close()
-      if (old.audit !== world.audit) await old.audit?.close()
-      records.event('config_reload', { config: world.digest })
       const trusted = (principal: Principal): boolean => stillTrusted(principal, world.security.gate)
       registry.endUntrusted(trusted)
       modernClients.endUntrusted(trusted)
+      // Whoever listens asks again, and hears what is allowed now.
+      if (JSON.stringify(old.config.policy.authz) !== JSON.stringify(next.policy.authz)) {
+        registry.endSubscriptions()
+        modernClients.endSubscriptions()
+      }
+      if (old.rates !== world.rates) old.rates?.close()
+      if (old.audit !== world.audit) await old.audit?.close()
+      records.event('config_reload', { config: world.digest })
       if (world.server === old.server) return
       toolHeaders.invalidate()
       world.server.start()

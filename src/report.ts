@@ -101,13 +101,19 @@ function enforcement(config: Config): { readonly enforced: string[]; readonly no
 
 /** What a client has to send, where a header will do; OAuth clients find out by themselves. */
 function clientHeaders({ policy }: Config): Readonly<Record<string, string>> | undefined {
-  const methods = policy.auth.layers.flatMap((layer) => layer.methods)
-  const found = methods.find(({ method }) => ['bearer', 'apiKey', 'basic'].includes(method))
-  switch (found?.method) {
+  const headers = policy.auth.layers.flatMap(({ require, methods }) => {
+    const known = methods.flatMap((method) => clientHeader(method) ?? [])
+    return require === 'all' ? known : known.slice(0, 1)
+  })
+  return headers.length === 0 ? undefined : Object.assign({}, ...headers)
+}
+
+function clientHeader(method: AuthMethod): Readonly<Record<string, string>> | undefined {
+  switch (method.method) {
     case 'bearer':
       return { Authorization: 'Bearer YOUR-TOKEN' }
     case 'apiKey':
-      return { [found.header ?? 'X-API-Key']: 'YOUR-KEY' }
+      return { [method.header ?? 'X-API-Key']: 'YOUR-KEY' }
     case 'basic':
       return { Authorization: 'Basic YOUR-NAME-AND-PASSWORD-IN-BASE64' }
   }

@@ -17,8 +17,12 @@ import { type Timeouts, timeouts } from './limit/timeouts.ts'
 export interface SecurityContext {
   readonly clock: Clock
   readonly log: Logger
-  /** The URL that is listened on, once it is. */
-  readonly url: () => string
+  /** This server as clients name it where the policy does not say, once it listens. */
+  readonly resource: () => string
+  /** The same by its endpoints. */
+  readonly aliases: () => readonly string[]
+  /** Paths that clients are given. */
+  readonly endpoints: readonly string[]
   /** Whether a peer's word on addresses and certificates is taken. */
   readonly trustsPeer: (address: string) => boolean
   /** Whether issuers are asked at once. Default: yes. */
@@ -37,21 +41,24 @@ export interface Security {
 /** @throws an Error that says what is wrong with files, policies or options; nothing is left open then */
 export async function buildSecurity(policy: Policy, context: SecurityContext): Promise<Security> {
   const { auth, authz } = policy
+  // One name that was configured is the only one.
+  const aliases = auth.resource === undefined ? context.aliases : () => []
   const grants = scopeHierarchy(authz.impliedScopes)
-  const resource = (): string => auth.resource ?? audienceUrl(policy) ?? context.url()
+  const resource = (): string => auth.resource ?? audienceUrl(policy) ?? context.resource()
   const built: Authenticator[] = []
   try {
     const layers: GateLayer[] = []
     for (const { name, require, methods } of auth.layers) {
       const authenticators: Authenticator[] = []
       for (const method of methods)
-        authenticators.push(await authenticatorOf(method, { ...context, resource, grants }))
+        authenticators.push(await authenticatorOf(method, { ...context, resource, aliases, grants }))
       built.push(...authenticators)
       layers.push({ name, require, authenticators })
     }
     const gate = createGate({ ...auth, layers })
     const metadata = createResourceMetadata({
       resource,
+      endpoints: context.endpoints,
       authorizationServers: [
         ...auth.authorizationServers,
         ...gate.authenticators.flatMap(({ authorizationServers }) => authorizationServers),

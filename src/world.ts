@@ -3,17 +3,19 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createSeal } from './bridge/seal.ts'
 import type { Config } from './config/config.ts'
+import { urlHost } from './core/net.ts'
 import type { AuditPolicy, Policy } from './core/policy.ts'
 import type { Logger, Seal } from './core/types.ts'
 import type { LimitOptions } from './limit/admit.ts'
 import type { RateLimiter } from './limit/rate.ts'
 import { type TrustedProxies, trustedProxies } from './listen/client-address.ts'
+import { paths } from './listen/dispatch.ts'
 import { type HostAndOrigin, hostAndOrigin } from './listen/origin.ts'
 import type { TlsMaterial } from './listen/tls.ts'
 import type { Audit } from './observe/audit.ts'
 import { systemClock } from './observe/clock.ts'
 import type { SidecarLogger } from './observe/logger.ts'
-import { buildSecurity, type Security } from './security.ts'
+import { buildSecurity, type Security, type SecurityContext } from './security.ts'
 import { buildServer, type Server, type ServerContext } from './server.ts'
 import { commandProblem } from './upstream/command.ts'
 import { serverEnvironment } from './upstream/environment.ts'
@@ -67,9 +69,13 @@ export async function buildWorld(
   }
   try {
     const { policy } = config
-    const proxies = trustedProxies(config.listen.trustedProxies)
+    const proxies = trustedProxies(config.listen.trustedProxies, config.listen.forwardedHeader)
     const security = opens(
-      await buildSecurity(policy, { ...context, trustsPeer: (address) => proxies.has(address) }),
+      await buildSecurity(policy, {
+        ...context,
+        ...names(config, context.url),
+        trustsPeer: (address) => proxies.has(address),
+      }),
       undefined,
     )
     const rates = await ratesOf(policy, previous, context)
@@ -103,7 +109,8 @@ export async function buildWorld(
 export async function checkWorld(config: Config): Promise<void> {
   const { policy, listen } = config
   const log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
-  const context = { clock: systemClock, log, url: () => `http://${listen.host}:${listen.port}/mcp` }
+  const url = (): string => `http://${urlHost(listen.host)}:${listen.port}${paths.streamableHttp}`
+  const context = { clock: systemClock, log, ...names(config, url) }
   try {
     trustedProxies(listen.trustedProxies)
     const security = await buildSecurity(policy, { ...context, trustsPeer: () => false, prefetch: false })
@@ -118,6 +125,21 @@ export async function checkWorld(config: Config): Promise<void> {
   } catch (thrown) {
     throw new StartError(thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown })
   }
+}
+
+/** What clients call this server: the endpoint itself if there is only one, else what all endpoints have in common. */
+function names(
+  { listen }: Config,
+  url: () => string,
+): Pick<SecurityContext, 'resource' | 'aliases' | 'endpoints'> {
+  const endpoints = [
+    ...(listen.streamableHttp ? [paths.streamableHttp] : []),
+    ...(listen.httpSse ? [paths.sse] : []),
+    ...(listen.webSocket ? [paths.webSocket] : []),
+  ]
+  const aliases = (): string[] => endpoints.map((path) => new URL(path, url()).href)
+  const resource = (): string => (endpoints.length === 1 ? (aliases()[0] as string) : new URL(url()).origin)
+  return { resource, aliases, endpoints }
 }
 
 /** Counts go on over a reload that does not change the limits. */

@@ -10,6 +10,7 @@ export class RequestAttempt implements Attempt {
   readonly #gate: AuthGate
   readonly #failures: Failures
   readonly #notes: string[] = []
+  readonly #onAdmitted: (() => void)[] = []
   /** Methods that have not answered yet. */
   readonly #asked: string[] = []
   #controller: AbortController | undefined
@@ -31,6 +32,14 @@ export class RequestAttempt implements Attempt {
     this.#controller ??= new AbortController()
     if (this.#expired) this.#controller.abort()
     return this.#controller.signal
+  }
+
+  onAdmitted(then: () => void): void {
+    this.#onAdmitted.push(then)
+  }
+
+  admitted(): void {
+    for (const then of this.#onAdmitted) then()
   }
 
   note(why: string): void {

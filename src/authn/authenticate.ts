@@ -150,7 +150,10 @@ function identify(
 
 function conclude(which: Case, findings: readonly Finding[]): Principal {
   const errors = findings.filter((each) => each instanceof SidecarError)
-  if (errors.length === 0) return principalOf(findings as readonly Identity[])
+  if (errors.length === 0) {
+    which.attempt.admitted()
+    return principalOf(findings as readonly Identity[])
+  }
   const refused = errors.filter(({ code }) => code === 'ERR_AUTH_INVALID' || code === 'ERR_AUTH_MISSING')
   if (refused.length > 0) {
     const detail = [...refused.map(reason), ...which.attempt.notes].join('; ')

@@ -10,6 +10,11 @@ export interface Attempt {
   beforeWork(): void
   /** Aborts when the time for authentication is over; made when it is asked for. */
   readonly signal: AbortSignal
+  /**
+   * Does this if the request is let in: what a method remembers of a credential must not show, by the time it takes the
+   * next time, that it was right beside another that was wrong.
+   */
+  onAdmitted(then: () => void): void
   /** Why a method passes over a credential, for the log: `jwt: its issuer is not one of ours`. Never the credential. */
   note(why: string): void
 }

@@ -77,7 +77,7 @@ export function buildBasic(text: string, where: string, options: BasicOptions): 
     const good = await (user?.hash ?? stranger(name)).matches(password, derive)
     if (user === undefined) throw refusal('an unknown user name')
     if (!good) throw refusal(`a wrong password for ${name}`)
-    memory.keep(place, digest)
+    attempt.onAdmitted(() => memory.keep(place, digest))
     return user.identity
   }
 

@@ -44,7 +44,7 @@ export function identityOf(claims: JsonObject, rules: ClaimRules, now: number): 
   const { checks, method, proof, deps } = rules
   const issuer = issuerOf(claims, rules)
   const expiresAt = checkTimes(claims, checks.clockToleranceMs, now)
-  checkAudience(claims, checks.audiences, deps.resource)
+  checkAudience(claims, checks.audiences, deps)
   for (const [claim, pattern] of Object.entries(otherPurposes)) {
     const value = own(claims, claim)
     if (typeof value === 'string' && pattern.test(value)) {
@@ -96,7 +96,7 @@ function issuerOf(claims: JsonObject, { issuer }: ClaimRules): string {
   return value
 }
 
-/** @returns when it ends, in milliseconds since 1970, without the tolerance */
+/** @returns when it ends here, tolerance included, in milliseconds since 1970: so long it is let in */
 function checkTimes(claims: JsonObject, tolerance: number, now: number): number {
   const exp = timeOf(claims, 'exp')
   if (exp === undefined) throw refusal('it has no exp: a token that never ends is not accepted')
@@ -108,10 +108,14 @@ function checkTimes(claims: JsonObject, tolerance: number, now: number): number 
       throw refusal(`it is not valid yet: its ${claim} is ${seconds(from - now)} s ahead`)
     }
   }
-  return exp
+  return exp + tolerance
 }
 
-function checkAudience(claims: JsonObject, wanted: readonly string[], resource: () => string): void {
+function checkAudience(
+  claims: JsonObject,
+  wanted: readonly string[],
+  { resource, aliases }: Pick<TokenDeps, 'resource' | 'aliases'>,
+): void {
   const value = own(claims, 'aud')
   const found = listOf(value)
   if (found === undefined || found.length === 0) throw refusal('it has no audience')
@@ -120,9 +124,11 @@ function checkAudience(claims: JsonObject, wanted: readonly string[], resource: 
     throw refusal(`its audience is ${shown(value)}, not one of ${wanted.join(', ')}`)
   }
   const here = resource()
-  if (found.includes(here)) return
-  const canonical = canonicalUrl(here)
-  if (canonical !== undefined && found.some((each) => canonicalUrl(each) === canonical)) return
+  for (const name of [here, ...(aliases?.() ?? [])]) {
+    if (found.includes(name)) return
+    const canonical = canonicalUrl(name)
+    if (canonical !== undefined && found.some((each) => canonicalUrl(each) === canonical)) return
+  }
   throw refusal(`its audience is ${shown(value)}, not ${here}`)
 }
 

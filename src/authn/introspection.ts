@@ -49,7 +49,7 @@ export async function introspect(token: string, options: IntrospectionOptions): 
   const claims = withSubject({ iss: issuer, ...answer }, checks.subjectClaim)
   const now = deps.clock.epoch()
   const identity = identityOf(claims, options, now)
-  const ends = (identity.expiresAt as number) + checks.clockToleranceMs
+  const ends = identity.expiresAt as number
   const size = JSON.stringify(answer).length
   return { identity, until: Math.min(ends, now + cacheMs), keys: undefined, size }
 }

@@ -32,7 +32,7 @@ export async function verifyJwt(
   options: JwtVerifierOptions,
   signal: () => AbortSignal,
 ): Promise<Verified> {
-  const { keys, checks, deps } = options
+  const { keys, deps } = options
   checkHeader(jwt, options.algorithms)
   let used = keys.current ?? (await keys.ready(signal))
   try {
@@ -50,7 +50,7 @@ export async function verifyJwt(
     })
   }
   const identity = identityOf(jwt.claims, options, deps.clock.epoch())
-  const until = (identity.expiresAt as number) + checks.clockToleranceMs
+  const until = identity.expiresAt as number
   return { identity, until, keys: used, size: jwt.token.length }
 }
 

@@ -83,7 +83,7 @@ function byReview(method: KubernetesMethod, api: KubernetesApi, { proof, deps }:
     judge: (key, jwt, attempt) =>
       within(
         attempt.signal,
-        cache.once(key, () => review(jwt)),
+        cache.once(key, () => review(jwt), attempt),
         'the Kubernetes API server',
       ),
   }

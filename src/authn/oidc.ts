@@ -70,7 +70,7 @@ export function oidcAuthenticator(method: OidcMethod, deps: TokenDeps): Authenti
         return undefined
       }
       attempt.beforeWork()
-      const asked = cache.once(key, () => introspect(token, opaque))
+      const asked = cache.once(key, () => introspect(token, opaque), attempt)
       return within(attempt.signal, asked, 'the introspection endpoint')
     },
     close: () => fetcher.close(),

@@ -10,6 +10,8 @@ export interface ResourceMetadataOptions {
   readonly authorizationServers: readonly string[]
   /** Scopes that a client may ask for. `offline_access` is left out: it is no scope of a resource. */
   readonly scopesSupported: readonly string[]
+  /** Paths of this server that clients are given, such as `/mcp`: they look for the document by these, too. */
+  readonly endpoints?: readonly string[]
   /** For people. */
   readonly resourceName?: string | undefined
 }
@@ -17,7 +19,7 @@ export interface ResourceMetadataOptions {
 export interface ResourceMetadata {
   /** The document of RFC 9728 section 2; undefined when no authorization server is known. */
   document(): Readonly<Record<string, unknown>> | undefined
-  /** Whether the document belongs to a path: the well-known one, alone or followed by the path of the resource. */
+  /** Whether the document belongs to a path: the well-known one, alone or followed by that of the resource or an endpoint. */
   serves(path: string): boolean
   /**
    * A value of WWW-Authenticate (RFC 6750 section 3, RFC 9728 section 5.1).
@@ -57,6 +59,7 @@ export function createResourceMetadata(options: ResourceMetadataOptions): Resour
   }
   const name = options.resourceName === undefined ? {} : { resource_name: options.resourceName }
 
+  const byEndpoint = new Set(options.endpoints?.map((path) => wellKnownPath + path))
   let last: Place | undefined
   const place = (): Place => {
     const resource = options.resource()
@@ -75,7 +78,8 @@ export function createResourceMetadata(options: ResourceMetadataOptions): Resour
             bearer_methods_supported: ['header'],
             ...name,
           },
-    serves: (path) => servers.length > 0 && (path === wellKnownPath || path === place().path),
+    serves: (path) =>
+      servers.length > 0 && (path === wellKnownPath || path === place().path || byEndpoint.has(path)),
     bearerChallenge: (error, scopes) => {
       const asked = scopes.filter((scope) => scope !== 'offline_access' && scopePattern.test(scope))
       const parameters = [

@@ -25,7 +25,7 @@ export interface LineShape {
 /** Entries of one file; each of them is compared on every try. */
 export const maxEntries = 10_000
 /** A name is part of a principal's id and of log lines. */
-const namePattern = /^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/
+export const namePattern = /^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/
 
 /**
  * The lines of a file of secrets, `NAME:REST` each. Blank lines and lines that start with `#` are skipped, blanks around

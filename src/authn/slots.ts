@@ -20,7 +20,7 @@ export class Slots {
     if (this.#running < this.#concurrent) this.#running++
     else {
       if (this.#waiting.length >= this.#maxWaiting) {
-        const detail = `${this.#maxWaiting} passwords wait to be verified already`
+        const detail = `${this.#maxWaiting} credentials wait to be verified already`
         throw new SidecarError('ERR_OVERLOADED', { detail, headers: { 'Retry-After': '1' } })
       }
       // Whoever ends hands over its own slot, so that nobody can take it in between.

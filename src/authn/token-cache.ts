@@ -1,6 +1,8 @@
 import { hash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import type { Clock, Identity } from '../core/types.ts'
+import type { Attempt } from './authenticator.ts'
+import { Slots } from './slots.ts'
 
 /** A token that was found good. */
 export interface Verified {
@@ -13,8 +15,17 @@ export interface Verified {
   readonly size: number
 }
 
+/** Who asks about a token that is being verified. */
+interface UnderWay {
+  readonly work: Promise<Verified>
+  readonly attempts: Attempt[]
+}
+
 const maxTokens = 10_000
 const maxSize = 32 * 1024 * 1024
+/** About which somebody else is asked at one time; more than that wait. */
+const maxAsked = 16
+const maxWaiting = 1024
 
 /**
  * Tokens that were found good, by their SHA-256, so that the next request with one costs a hash. Holds 10,000 at most,
@@ -28,7 +39,8 @@ export class TokenCache {
     sizeCalculation: ({ size }) => size,
   })
   /** At most as many as there are requests that wait for authentication. */
-  readonly #underWay = new Map<string, Promise<Verified>>()
+  readonly #underWay = new Map<string, UnderWay>()
+  readonly #slots = new Slots(maxAsked, maxWaiting)
 
   constructor(clock: Clock) {
     this.#clock = clock
@@ -57,18 +69,44 @@ export class TokenCache {
     return verified.identity
   }
 
-  /** What `verify` finds, which runs once however many ask for the same token meanwhile, and outlives each of them. */
-  async once(key: string, verify: () => Promise<Verified>): Promise<Identity> {
-    let work = this.#underWay.get(key)
-    if (work === undefined) {
-      work = verify()
-      this.#underWay.set(key, work)
+  /**
+   * What `verify` finds, which runs once however many ask for the same token meanwhile, and outlives each of them. Only
+   * so many run at one time. For a token that had to wait nothing is done when none of those who ask may go on by then:
+   * otherwise a burst of guesses would all be looked at, however few an address has.
+   */
+  async once(key: string, verify: () => Promise<Verified>, attempt?: Attempt): Promise<Identity> {
+    let asked = this.#underWay.get(key)
+    if (asked === undefined) {
+      const attempts: Attempt[] = []
+      let waited = false
+      const work = this.#slots.run(() => {
+        if (waited) requireOne(attempts)
+        return verify()
+      })
+      waited = true
+      asked = { work, attempts }
+      this.#underWay.set(key, asked)
       const done = (): void => void this.#underWay.delete(key)
       work.then((verified) => {
         done()
         this.put(key, verified)
       }, done)
     }
-    return (await work).identity
+    if (attempt !== undefined) asked.attempts.push(attempt)
+    return (await asked.work).identity
   }
+}
+
+/** @throws what the last one got, if all are refused */
+function requireOne(attempts: readonly Attempt[]): void {
+  let refused: unknown
+  for (const attempt of attempts) {
+    try {
+      attempt.beforeWork()
+      return
+    } catch (thrown) {
+      refused = thrown
+    }
+  }
+  if (refused !== undefined) throw refused
 }

@@ -16,6 +16,8 @@ export interface TokenDeps {
   readonly log: Logger
   /** This server as clients name it: the audience where none is configured. */
   readonly resource: () => string
+  /** Other names of this server, which are good audiences where none is configured. Default: none. */
+  readonly aliases?: () => readonly string[]
   /** Default: from the disk, as UTF-8. */
   readonly readText?: (file: string) => string
   /** Whether scopes that were granted stand for the one needed. Default: only the same one does. */

@@ -1,20 +1,16 @@
 /** What the stages before the client agree on about answers that are changed on their way. */
 import { rpcErrorText, SidecarError } from '../core/errors.ts'
-import { type Member, members } from '../core/json.ts'
+import { folded, type Member, members } from '../core/json.ts'
 import { type Message, readMessages } from '../core/jsonrpc.ts'
 import { messageOf } from '../core/local.ts'
 import { type Edit, wireBuffers } from '../core/wire.ts'
+
+export { folded }
 
 /** The message as it would be written, read anew, so that spans tell where things stand after its edits. */
 export function settled(message: Message): Message {
   if (message.edits.length === 0) return message
   return readMessages(Buffer.concat(wireBuffers(message.wire))).messages[0] as Message
-}
-
-/** A name as parsers read it that ignore letter case (Go's encoding/json) or end names at the first NUL. */
-export function folded(key: string): string {
-  const nul = key.indexOf('\0')
-  return (nul < 0 ? key : key.slice(0, nul)).toUpperCase().toLowerCase()
 }
 
 /** `cacheScope` as "private", where it is there and says anything else (2026-07-28, server/utilities/caching). */

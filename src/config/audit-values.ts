@@ -1,6 +1,6 @@
+import { auditTypes } from '../core/policy.ts'
 import { defaulted, object, optional, type TypeOf } from './object.ts'
-import { bad, good } from './parsed.ts'
-import { choice, flag, list, path, size, text, type ValueType } from './values.ts'
+import { choice, flag, list, path, size, type ValueType } from './values.ts'
 import { word } from './words.ts'
 
 const file = path('output')
@@ -12,9 +12,7 @@ const destination: ValueType<string> = {
   mapPaths: (value, visit, at) => (value === 'stdout' ? value : visit(value, 'output', at)),
 }
 
-const eventType: ValueType<string> = text('types such as `mcp_tool_call`', {}, (input) =>
-  /^[a-z][a-z0-9_]{1,63}$/.test(input) ? good(input) : bad('is not a type of event, such as mcp_tool_call'),
-)
+const eventType: ValueType<string> = choice(...auditTypes)
 
 export const auditType = object({
   destination: defaulted(

@@ -230,7 +230,12 @@ export const kubernetesType = object(
     ),
     timeout: defaulted(duration('100ms', '1m'), '5s', 'Longest time for one request to the API server.'),
   },
-  { check: ({ apiServer }) => exposed({ apiServer, allowHttp: false }, 'apiServer') },
+  {
+    check: ({ apiServer }) =>
+      apiServer.startsWith('https:')
+        ? []
+        : [{ path: ['apiServer'], message: 'must begin with https://: tokens are sent there' }],
+  },
 )
 
 export const certificateType = object(

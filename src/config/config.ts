@@ -38,6 +38,8 @@ export interface Config {
       | undefined
     /** Addresses and networks whose word on the client's address and certificate is taken. */
     readonly trustedProxies: readonly string[]
+    /** The header that they write. Undefined: either. */
+    readonly forwardedHeader: 'forwarded' | 'x-forwarded-for' | undefined
     readonly streamableHttp: boolean
     readonly httpSse: boolean
     readonly webSocket: boolean

@@ -3,6 +3,7 @@ import {
   type ErrorCode,
   isMap,
   isNode,
+  isScalar,
   isSeq,
   LineCounter,
   type Document as Parsed,
@@ -59,10 +60,15 @@ export function readDocuments(
   const read = reader(text, name)
   if (!('where' in read)) return { problems: read }
   const converted = [...parseAllDocuments(text, OPTIONS)].flatMap((document) =>
-    document.contents === null && document.errors.length === 0 ? [] : [convert(document, read.where)],
+    isEmpty(document) ? [] : [convert(document, read.where)],
   )
   const problems = converted.flatMap((each) => ('problems' in each ? each.problems : []))
   return problems.length > 0 ? { problems } : converted.filter((each) => 'value' in each)
+}
+
+/** `---` with nothing, or a comment, behind it. */
+function isEmpty({ contents, errors }: Parsed): boolean {
+  return errors.length === 0 && (contents === null || (isScalar(contents) && contents.value === null))
 }
 
 /** How to name places in the text, unless there is too much of it. */

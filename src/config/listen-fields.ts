@@ -59,6 +59,13 @@ export const listenFields: FieldsOf<'listen' | 'admin'> = {
     default: [],
     doc: 'Addresses and networks of proxies in front. What they say in `Forwarded`, `X-Forwarded-For` or about client certificates is believed; of everybody else it is not.',
   },
+  'listen.forwardedHeader': {
+    file: 'listen.forwardedHeader',
+    type: choice('forwarded', 'x-forwarded-for'),
+    absent: undefined,
+    means: 'either; a request in which they disagree is refused',
+    doc: 'The one header with the address of the client that the proxies write. The other one is then what the client made of it, and is not looked at.',
+  },
   'listen.streamableHttp': {
     file: 'listen.streamableHttp',
     type: flag,

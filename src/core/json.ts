@@ -64,6 +64,12 @@ export function removal<T extends Span>(parts: readonly T[], goes: (part: T) => 
   return edits
 }
 
+/** A name as parsers read it that ignore letter case (Go's encoding/json) or end names at the first NUL. */
+export function folded(key: string): string {
+  const nul = key.indexOf('\0')
+  return (nul < 0 ? key : key.slice(0, nul)).toUpperCase().toLowerCase()
+}
+
 /**
  * Puts members in front of those of an object.
  *

@@ -1,6 +1,6 @@
 /** What a message of a client is about, read from its body: what rules, limits and the audit log go by. */
 import { SidecarError } from './errors.ts'
-import { elements, members } from './json.ts'
+import { elements, folded, members } from './json.ts'
 import type { Message, Span } from './jsonrpc.ts'
 import { listMembers } from './mcp.ts'
 
@@ -95,9 +95,10 @@ function completion(message: Message): Operation {
 
 function once(message: Message, object: Span | undefined, name: string): Span | undefined {
   if (object === undefined) return undefined
-  const found = members(message.bytes, object).filter(({ key }) => key === name)
-  if (found.length > 1) {
-    throw new SidecarError('ERR_PARAMS', { detail: `${JSON.stringify(name)} stands twice in its object` })
+  const found = members(message.bytes, object).filter(({ key }) => folded(key) === name.toLowerCase())
+  if (found.length > 1 || found.some(({ key }) => key !== name)) {
+    const detail = `${JSON.stringify(name)} stands twice in its object, or in unusual letter case`
+    throw new SidecarError('ERR_PARAMS', { detail })
   }
   return found[0]?.value
 }

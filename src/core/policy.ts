@@ -262,6 +262,39 @@ export interface TimeoutRule {
   readonly maxMs: number
 }
 
+/** What audit events are about: as in ToolHive (pkg/audit/event.go), and then ours. */
+export const auditTypes = [
+  'mcp_initialize',
+  'mcp_tool_call',
+  'mcp_tools_list',
+  'mcp_resource_read',
+  'mcp_resources_list',
+  'mcp_prompt_get',
+  'mcp_prompts_list',
+  'mcp_notification',
+  'mcp_ping',
+  'mcp_logging',
+  'mcp_completion',
+  /** Any other request of a client. */
+  'mcp_request',
+  /** A stream was opened, or ended: the GET stream, an HTTP+SSE stream, a WebSocket. */
+  'sse_connection',
+  /** An HTTP request that was refused before a message could be read from it. */
+  'http_request',
+  /** A response of a client to what the server asked. */
+  'mcp_response',
+  /** The server asked the client for something. */
+  'server_request',
+  'session_start',
+  'session_end',
+  'process_start',
+  'process_exit',
+  'config_reload',
+  'sidecar_start',
+  'sidecar_stop',
+] as const
+export type AuditType = (typeof auditTypes)[number]
+
 export interface AuditPolicy {
   /** `stdout`, or a file. */
   readonly destination: 'stdout' | { readonly file: string }

@@ -70,7 +70,11 @@ function parseUrl(text: string) {
   }
 }
 
-function passwordOf({ password, url }: RedisPolicy, readText: (file: string) => string): string | undefined {
+/** As its file has it now. @throws LimitError */
+export function passwordOf(
+  { password, url }: RedisPolicy,
+  readText: (file: string) => string,
+): string | undefined {
   if (password === undefined) {
     if (new URL(url).username !== '') throw wrong('its URL names a user, but there is no password')
     return undefined

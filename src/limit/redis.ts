@@ -6,7 +6,7 @@ import { sha256 } from '../core/secret.ts'
 import type { Logger } from '../core/types.ts'
 import type { Charge, CountedLimit, Full, RateStore } from './charge.ts'
 import type { LocalStore } from './local.ts'
-import { type RedisPolicy, redisOptions } from './redis-options.ts'
+import { passwordOf, type RedisPolicy, redisOptions } from './redis-options.ts'
 
 export interface RateMetrics {
   /** Whether the shared store of the rate limits can be reached. */
@@ -86,7 +86,7 @@ export class RedisStore implements RateStore {
         { redis: policy.url },
         'the password of Redis goes over the network in clear; rediss:// encrypts',
       )
-    this.#connect(limits, policy.prefix, options).catch(this.#failed)
+    this.#connect(limits, policy, options).catch(this.#failed)
   }
 
   charge(charges: readonly Charge[]): readonly Full[] | Promise<readonly Full[]> {
@@ -102,7 +102,7 @@ export class RedisStore implements RateStore {
 
   async #connect(
     limits: readonly CountedLimit[],
-    keyPrefix: string,
+    policy: RedisPolicy,
     options: ReturnType<typeof redisOptions>,
   ): Promise<void> {
     // Loaded where they are needed: together they take a tenth of a second.
@@ -115,7 +115,7 @@ export class RedisStore implements RateStore {
     this.#client = client
     const every = {
       storeClient: client,
-      keyPrefix,
+      keyPrefix: policy.prefix,
       rejectIfRedisNotReady: true,
       customIncrTtlLuaScript: script,
     }
@@ -124,10 +124,24 @@ export class RedisStore implements RateStore {
     this.#limiters = limits.map(({ requests, windowMs }) => limiter(requests, windowMs))
     const probe = limiter(1, 1000)
     client.on('error', this.#failed)
-    client.on('close', () => this.#lost(new Error('the connection was closed')))
+    client.on('close', () => {
+      this.#lost(new Error('the connection was closed'))
+      this.#refreshPassword(client, policy)
+    })
     // Whether it can count, and not only talk (a replica, no memory, no right): no request is to find out.
     client.on('ready', () => void outcome(probe.consume(probeKey)).then(() => this.#found(), this.#failed))
     await client.connect()
+  }
+
+  /** Secrets are replaced while we run; the next connection presents the one of that time. */
+  #refreshPassword({ options }: Redis, policy: RedisPolicy): void {
+    try {
+      const password = passwordOf(policy, this.#deps.readText)
+      if (password !== undefined) options.password = password
+    } catch (thrown) {
+      // In the middle of being replaced, perhaps: the next attempt looks again.
+      this.#lost(thrown)
+    }
   }
 
   async #shared(charges: readonly Charge[]): Promise<readonly Full[]> {

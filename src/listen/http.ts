@@ -59,12 +59,14 @@ export class Refusals {
     this.#log.warn({ ...fields, ...(suppressed > 0 ? { suppressed } : {}) }, 'request refused')
   }
 
-  /** Answers with the error, if nothing has been answered yet. */
+  /** Notes the error and answers with it, if nothing has been answered yet. */
   refuse(thrown: unknown, received: Refused & HttpIo): void {
-    // Nobody is left to be refused; what ended the connection has been noted.
-    if (received.request.socket.destroyed) return
     const error = SidecarError.from(thrown)
+    // Nobody is left to be answered. What ended the connection has been noted; what was refused meanwhile has not.
+    const gone = received.request.socket.destroyed
+    if (gone && error.code === 'ERR_HTTP') return
     this.note(error, received)
+    if (gone) return
     writeError(received, error)
   }
 }

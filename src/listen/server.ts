@@ -133,16 +133,16 @@ export function listen(options: ListenerOptions, doors: Doors): Promise<Listener
     })
   }
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
-    if (error.code === 'ECONNRESET' || !socket.writable) {
-      socket.destroy()
-      return
-    }
-    // No handshake, so that nobody there could read an answer.
+    // No handshake, so that nobody there could read an answer; Node.js has often ended the connection by now.
     if (/^ERR_(SSL|TLS)_/.test(error.code ?? '')) {
       doors.refusals.note(new SidecarError('ERR_HTTP', { detail: `TLS: ${error.code}` }), {
         requestId: nextId(),
         remoteAddress: (socket as Socket).remoteAddress ?? '',
       })
+      socket.destroy()
+      return
+    }
+    if (error.code === 'ECONNRESET' || !socket.writable) {
       socket.destroy()
       return
     }

@@ -59,7 +59,8 @@ export function observeCalls({ clock, log, metrics, audit }: CallObservers) {
         )
       }
       const { operation, permit } = parsed as Partial<Permitted>
-      records?.record({
+      // The one in force by then: after a reload that before it is closed.
+      audit()?.record({
         type: auditTypeOf(message),
         outcome: auditOutcomeOf(outcome, error, answer !== undefined && saysError(answer)),
         request: parsed,

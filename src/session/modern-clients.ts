@@ -81,11 +81,11 @@ export class ModernClients implements ClientSession, ModernHome {
     this.dropped('unexpected_response')
   }
 
-  /** Ends every open subscription the way a server does that is about to go (basic/patterns/subscriptions). */
+  /** Ends every open subscription the way a server does (basic/patterns/subscriptions); clients may begin another. */
   endSubscriptions(): void {
     for (const call of [...this.#calls]) {
       if (!call.isSubscription) continue
-      call.handle?.cancel('the sidecar is shutting down')
+      call.handle?.cancel('the sidecar ends the subscription')
       const id = JSON.parse(call.message.idText as string) as unknown
       call.answer(localResult('0', { resultType: 'complete', _meta: { [metaKey('subscriptionId')]: id } }))
     }

@@ -139,6 +139,11 @@ export class Registry implements Sessions {
   /** No new sessions from now on. */
   drain(): void {
     this.#draining = true
+    this.endSubscriptions()
+  }
+
+  /** Those of modern clients; on a WebSocket they are a session's. */
+  endSubscriptions(): void {
     for (const session of this.#all) session.endSubscriptions()
   }
 

@@ -61,7 +61,7 @@ t.test('the claims of a good token are an identity', async (t) => {
         email: 'a@example.com',
       },
       proof: 'p',
-      expiresAt: now + 60_000,
+      expiresAt: now + 90_000,
     },
   )
   t.ok(Object.isFrozen(who(good)))
@@ -69,7 +69,7 @@ t.test('the claims of a good token are an identity', async (t) => {
 
 t.test('times hold, give or take the tolerance', async (t) => {
   t.match(why({ ...good, exp: seconds - 29 }), /^accepted/)
-  t.equal(who({ ...good, exp: seconds - 29 }).expiresAt, now - 29_000, 'which is not added to the end')
+  t.equal(who({ ...good, exp: seconds - 29 }).expiresAt, now + 1000, 'until which it is let in')
   t.equal(why({ ...good, exp: seconds - 30 }), 'ERR_AUTH_INVALID: it expired 30 s ago')
   t.match(why({ ...good, exp: seconds - 1 }, { clockToleranceMs: 0 }), /expired 1 s ago/)
   t.match(why({ ...good, nbf: seconds + 30 }), /^accepted/)

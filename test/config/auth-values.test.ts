@@ -78,7 +78,7 @@ t.test('what a method cannot mean is refused where it stands', async (t) => {
     ],
     [
       'kubernetes: { audiences: [a], tokenFile: keys, caFile: ca.pem, apiServer: http://127.0.0.1:8001 }',
-      '2:77: auth.kubernetes.apiServer: must begin with https://, or say allowHttp: true for this loopback address',
+      '2:77: auth.kubernetes.apiServer: must begin with https://: tokens are sent there',
     ],
     [
       'clientCertificate: { from: forwarded }',

@@ -115,7 +115,7 @@ t.test('a wrong form of a section or of the whole file is reported', async (t) =
     [
       'listen: 8080\n',
       'c.yaml:1:9',
-      'listen: must be a section of keys (host, port, allowedHosts, allowedOrigins, tls, trustedProxies, streamableHttp, httpSse, webSocket, keepAlive), not a number',
+      'listen: must be a section of keys (host, port, allowedHosts, allowedOrigins, tls, trustedProxies, forwardedHeader, streamableHttp, httpSse, webSocket, keepAlive), not a number',
     ],
     ['admin: [9090]\n', 'c.yaml:1:8', 'admin: must be a section of keys (host, port), not a list'],
     [

@@ -18,6 +18,7 @@ t.test('the flags are those of the command line, under the keys an option parser
       'passEnv',
       'webSocket',
       'logLevel',
+      'manifest',
       'logFormat',
     ].sort(),
   )

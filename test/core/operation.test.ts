@@ -63,11 +63,21 @@ t.test('an object that readers may read differently is refused', async (t) => {
     '{"ref":{"type":"ref/prompt","name":"a","name":"b"}}',
     '{"ref":{"type":"ref/prompt","type":"ref/resource","name":"a","uri":"b"}}',
     '{"ref":{"type":"ref/prompt","name":"a"},"ref":{"type":"ref/prompt","name":"b"}}',
+    '{"ref":{"type":"ref/prompt","name":"a","Name":"b"}}',
+    '{"ref":{"type":"ref/prompt","name":"a"},"REF":{"type":"ref/prompt","name":"b"}}',
+    '{"Ref":{"type":"ref/prompt","name":"a"}}',
   ]) {
     const message = messageOf(`{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":${params}}`)
     t.throws(() => operationOf(message), refused, params)
   }
-  const twice = '{"notifications":{"resourceSubscriptions":["a"],"resourceSubscriptions":["b"]}}'
-  const message = messageOf(`{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":${twice}}`)
-  t.throws(() => operationOf(message), refused)
+  for (const notifications of [
+    '{"resourceSubscriptions":["a"],"resourceSubscriptions":["b"]}',
+    '{"ResourceSubscriptions":["a"]}',
+    '{"re\u017fourceSubscriptions":["a"]}',
+    '{"resourceSubscriptions\\u0000":["a"]}',
+  ]) {
+    const params = `{"notifications":${notifications}}`
+    const message = messageOf(`{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":${params}}`)
+    t.throws(() => operationOf(message), refused, notifications)
+  }
 })

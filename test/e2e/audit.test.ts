@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { appendFileSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { auditLog, runProgram, startProgram } from '../support/audited.ts'
+import { auditLog, runProgram, startMute, startProgram } from '../support/audited.ts'
 import { configFile } from '../support/config-file.ts'
 import { ask, begin, type Json, modern, tool } from '../support/modern.ts'
 import { folder } from '../support/processes.ts'
@@ -29,7 +29,7 @@ const start = (t: Test, settings: object, more: object = {}): Promise<TestSideca
     ...more,
   })
 
-const log = auditLog(join(folder(t), 'audit.log'))
+const log = auditLog(join(folder(t), 'audit.log'), (id) => ask(url, modern(id, 'server/discover'), alice))
 const recorded = await start(t, {
   audit: { destination: log.file, component: 'the-component' },
   limits: { requestBody: '4KiB', inFlight: 50 },
@@ -129,15 +129,15 @@ t.test('every message has a line: requests of any method, notifications, respons
     'x/unknown': 'mcp_request',
   }
   for (const [method, type] of Object.entries(types)) {
-    const added = await log.added(1, () => post(url, rpc(`m ${method}`, method, { level: 'info' }), session))
+    const added = await log.added(() => post(url, rpc(`m ${method}`, method, { level: 'info' }), session))
     t.match(added, [{ type, target: { method } }], method)
     t.equal(added.length, 1)
   }
-  const noted = await log.added(1, () => post(url, { jsonrpc: '2.0', method: 'notifications/x' }, session))
+  const noted = await log.added(() => post(url, { jsonrpc: '2.0', method: 'notifications/x' }, session))
   t.match(noted, [{ type: 'mcp_notification', outcome: 'success', target: { method: 'notifications/x' } }])
-  const answered = await log.added(1, () => post(url, { jsonrpc: '2.0', id: 99, result: {} }, session))
+  const answered = await log.added(() => post(url, { jsonrpc: '2.0', id: 99, result: {} }, session))
   t.match(answered, [{ type: 'mcp_response', subjects: { user: 'alice' } }])
-  const discovered = await log.added(1, () => ask(url, modern('d', 'server/discover'), alice))
+  const discovered = await log.added(() => ask(url, modern('d', 'server/discover'), alice))
   t.match(discovered, [
     { type: 'mcp_request', subjects: { client_name: 'modern-test', client_version: '1' } },
   ])
@@ -250,7 +250,7 @@ const early: Record<
 
 t.test('each refusal before there is a message has one line', async (t) => {
   for (const [what, [act, code, outcome, user]] of Object.entries(early)) {
-    const added = await log.added(1, act)
+    const added = await log.added(act)
     t.equal(added.length, 1, `${what}: one line`)
     t.match(
       added[0],
@@ -267,22 +267,51 @@ t.test('each refusal before there is a message has one line', async (t) => {
   }
 })
 
-t.test('so has one whose sender does not wait for the answer', async (t) => {
-  const lines = ['POST /mcp HTTP/1.1', `Host: 127.0.0.1:${port}`, 'Content-Type: application/json']
-  const headers = [...lines, 'Accept: */*', `Authorization: ${alice['Authorization']}`, 'Content-Length: 100']
-  const [cut] = await log.added(1, async () => {
-    const connection = new RawConnection(port).write(`${headers.join('\r\n')}\r\n\r\n{`)
-    await until(() => connection.socket.bytesWritten > 100, 'it was sent')
-    connection.close()
-  })
-  t.match(cut, { type: 'http_request', result: { code: 'ERR_HTTP' }, subjects: { user: 'alice' } })
+t.test('so has a wrong password whose sender does not wait to be refused', async (t) => {
+  const place = folder(t)
+  const guessed = auditLog(join(place, 'audit.log'))
+  const line = await runProgram(['hash', 'alice'], 'correct horse battery staple\n')
+  writeFileSync(join(place, 'passwords'), line.stdout, { mode: 0o600 })
+  const basic = { basic: { passwordFile: join(place, 'passwords') } }
+  const { url } = await start(t, { auth: basic, audit: { destination: guessed.file } })
+  const { host, port } = new URL(url)
+  const credential = Buffer.from('alice:a wrong password').toString('base64')
+  const head = [`GET /mcp HTTP/1.1`, `Host: ${host}`, `Authorization: Basic ${credential}`, '', '']
+  const connection = new RawConnection(Number(port)).write(head.join('\r\n'))
+  await until(() => !connection.socket.connecting && connection.socket.writableLength === 0, 'it was sent')
+  connection.close()
+  const refused = await guessed.one(({ type }) => type === 'http_request', 'the refusal')
+  t.match(refused, { outcome: 'denied', result: { code: 'ERR_AUTH_INVALID' } })
+})
+
+t.test('so has a body that is cut off', async (t) => {
+  const head = [
+    'POST /mcp HTTP/1.1',
+    `Host: 127.0.0.1:${port}`,
+    `Authorization: ${alice['Authorization']}`,
+    'Content-Type: application/json',
+    'Accept: */*',
+    'X-Forwarded-For: 192.0.2.77',
+    'Content-Length: 100',
+  ]
+  const before = log.lines().length
+  const connection = new RawConnection(port).write(`${head.join('\r\n')}\r\n\r\n{`)
+  await until(() => !connection.socket.connecting && connection.socket.writableLength === 0, 'it was sent')
+  connection.close()
+  const isCut = (line: Json): boolean => line.result?.code === 'ERR_HTTP'
+  await until(() => log.lines().slice(before).some(isCut), 'the refusal is there')
+  t.equal((await log.added(async () => {})).length, 0)
+  t.equal(log.lines().slice(before).filter(isCut).length, 1, 'one line')
 })
 
 t.test('frames of a WebSocket that are no messages have a line each', async (t) => {
   const socket = await openSocket(base, { headers: alice })
-  t.match(await log.added(1, async () => socket.send('{')), [
-    { type: 'http_request', result: { code: 'ERR_PARSE' }, subjects: { user: 'alice' } },
-  ])
+  const added = await log.added(async () => {
+    socket.send('{')
+    await until(() => socket.messages.length > 0, 'it is refused')
+  })
+  t.match(added, [{ type: 'http_request', result: { code: 'ERR_PARSE' }, subjects: { user: 'alice' } }])
+  t.equal(added.length, 1)
   socket.close()
 })
 
@@ -423,8 +452,10 @@ t.test('the chain is whole across a rotation and a crash, and tampering is found
   t.match(whole, { code: 0, stdout: /the chain is whole/ })
   const lines = log.text().split('\n').slice(0, -1)
   const last = log.lines().at(-1).seq
+  const ofAlice = lines.findIndex((line) => line.includes('"user":"alice"'))
   const changes: Record<string, readonly [(lines: string[]) => string[], ...string[]]> = {
-    changed: [(all) => all.map((line, i) => (i === 2 ? line.replace('alice', 'mallo') : line))],
+    changed: [(all) => all.with(ofAlice, (all[ofAlice] as string).replace('alice', 'mallo'))],
+    'changed where a crash cut it off': [(all) => all.map((line) => line.replace('half a li', 'half a lie'))],
     removed: [(all) => all.toSpliced(3, 1)],
     inserted: [(all) => all.toSpliced(3, 0, all[1] as string)],
     reordered: [(all) => [all[0], all[2], all[1], ...all.slice(3)] as string[]],
@@ -432,6 +463,7 @@ t.test('the chain is whole across a rotation and a crash, and tampering is found
     'begun anew': [(all) => [...all, ...atRotation.split('\n').slice(0, 2)]],
     emptied: [() => [], '--expect-seq', String(last)],
   }
+  t.ok(ofAlice >= 0 && lines.some((line) => line.endsWith('half a li')), 'there is what is to be changed')
   await Promise.all(
     Object.entries(changes).map(async ([what, [change, ...options]]) => {
       const file = join(folder(t), 'tampered.log')
@@ -551,6 +583,19 @@ t.test(
   },
 )
 
+for (const onFailure of ['block', 'continue'] as const) {
+  t.test(`standard output on a full device, ${onFailure}`, async (t) => {
+    const { url, adminUrl } = await startMute(t, audited(t, { destination: 'stdout', onFailure }))
+    const failures = async (): Promise<boolean> =>
+      /^mcp_sidecar_audit_write_failures_total [1-9]/m.test((await send(`${adminUrl}/metrics`, 'GET')).body)
+    await ask(url, tool(1, 'pid'), alice)
+    await until(failures, 'failed writes are counted')
+    const { status, json } = await ask(url, tool(2, 'pid'), alice)
+    if (onFailure === 'continue') t.equal(status, 200)
+    else t.match([status, json.error?.data.reason], [503, 'ERR_AUDIT'])
+  })
+}
+
 t.test('what is no file that only we write is refused at the start', async (t) => {
   const place = folder(t)
   const fifo = join(place, 'fifo')
@@ -570,7 +615,7 @@ t.test('what is no file that only we write is refused at the start', async (t) =
   await Promise.all(
     Object.entries(refused).map(async ([destination, why]) => {
       const { code, stderr } = await runProgram([...audited(t, { destination }), '--port', '0', '--', 'cat'])
-      t.notEqual(code, 0, destination)
+      t.not(code, 0, destination)
       t.match(stderr, why, destination)
       t.notMatch(stderr, /\n {4}at /, 'no stack trace')
     }),

@@ -6,6 +6,7 @@ import t from 'tap'
 import { runCli } from '../../src/cli.ts'
 import { callers, startConfigured } from '../support/callers.ts'
 import { folder } from '../support/processes.ts'
+import { recital } from '../support/recital.ts'
 import { isRefusal } from '../support/refusal.ts'
 import { scriptedCommand } from '../support/sidecar.ts'
 import { openVoices, type Voice } from '../support/voices.ts'
@@ -178,6 +179,34 @@ t.test('Cedar permits, forbids, looks at arguments and claims, and denies where 
   t.same(await outcomes(bob, ['echo', 'pid']), { echo: 'ok', pid: 'ERR_DENIED' }, 'level 1 is not enough')
   const [stranger] = (await openVoices(sidecar, people.stranger, ['Streamable HTTP'])) as [Voice]
   t.same(await listed(stranger), [])
+})
+
+t.test('what the server says of its tools counts from the first call on, and after a reload', async (t) => {
+  const hinted = (name: string, hint: string): string =>
+    `{"name":"${name}","inputSchema":{"type":"object"},"annotations":{"${hint}":true}}`
+  const { command, record } = recital(t, 'legacy', {
+    'tools/list': `{"tools":[${hinted('wipe', 'destructiveHint')},${hinted('look', 'readOnlyHint')}]}`,
+    'tools/call': '{"content":[{"type":"text","text":"done"}]}',
+  })
+  const hints = (name: string): string => `${plain}
+authorization:
+  cedar:
+    policies:
+    - '@id("${name}") permit(principal, action, resource) when { resource has readOnlyHint && resource.readOnlyHint };'
+    - permit(principal, action, resource) unless { resource has destructiveHint && resource.destructiveHint };
+    - forbid(principal, action, resource) when { resource has destructiveHint && resource.destructiveHint };
+`
+  const sidecar = await startConfigured(t, hints('one'), { command })
+  const voices = await openVoices(sidecar, people.alice, ['Streamable HTTP', 'modern HTTP'])
+  const wanted = { wipe: 'ERR_DENIED', look: 'ok' }
+  for (const voice of voices)
+    t.same(await outcomes(voice, ['wipe', 'look']), wanted, `${voice.name}: before anybody has listed tools`)
+  for (const voice of voices) t.same(await listed(voice), ['look'])
+  for (const voice of voices) t.same(await outcomes(voice, ['wipe', 'look']), wanted, `${voice.name}: after`)
+  await sidecar.reload(hints('two'))
+  for (const voice of voices)
+    t.same(await outcomes(voice, ['wipe', 'look']), wanted, `${voice.name}: after a reload`)
+  t.notMatch(record(), /"name":"wipe"/, 'the server has never been asked to')
 })
 
 t.test('documents, rules of our own and Cedar together, and a reload that takes one away', async (t) => {

@@ -1,12 +1,10 @@
 /** What callers see of a server: filtered lists, the tools filter, capabilities, on every transport and in both eras. */
-import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { callers, startConfigured } from '../support/callers.ts'
 import { nameOf, play, type Route } from '../support/clients.ts'
 import { official } from '../support/everything.ts'
 import { ask, listenTo, modern, serverCommand, streamed } from '../support/modern.ts'
-import { folder } from '../support/processes.ts'
+import { recital } from '../support/recital.ts'
 import { until } from '../support/sidecar.ts'
 import { anonymous, openVoices, type Reply, type Voice } from '../support/voices.ts'
 
@@ -43,28 +41,9 @@ authorization:
     permissions: [{ tools: ['mine-*'], prompts: [mine], resources: ['doc://mine/*'], actions: ['*'] }]
 `
 
-/** A server of this era that answers lists with these texts; `record` is every line it has read. */
-function recital(t: Test, era: 'legacy' | 'modern') {
-  const place = folder(t)
-  const [results, record] = [join(place, 'results.json'), join(place, 'record')]
-  const capabilities =
-    '"capabilities":{"tools":{},"prompts":{},"resources":{"subscribe":true},"completions":{}}'
-  const info = '{"name":"recital","version":"1"}'
-  const hints = '"resultType":"complete","ttlMs":0,"cacheScope":"public"'
-  const discovered = `{${hints},"supportedVersions":["2026-07-28"],${capabilities},"_meta":{"io.modelcontextprotocol/serverInfo":${info}}}`
-  const handshake = {
-    initialize: `{"protocolVersion":"$VERSION",${capabilities},"serverInfo":${info}}`,
-    ping: '{}',
-  }
-  const texts = lists.map((method) => [method, whole(spelled[method]) + ends[era]])
-  const own = era === 'legacy' ? handshake : { 'server/discover': discovered }
-  writeFileSync(results, JSON.stringify({ ...own, ...Object.fromEntries(texts) }))
-  writeFileSync(record, '')
-  return {
-    command: serverCommand('recital-server.mjs', results, record),
-    record: () => readFileSync(record, 'utf8'),
-  }
-}
+/** The lists of a server of this era, as it spells them. */
+const textsOf = (era: 'legacy' | 'modern'): Record<string, string> =>
+  Object.fromEntries(lists.map((method) => [method, whole(spelled[method]) + ends[era]]))
 
 const resultText = ({ text }: Reply): string => text.slice(text.indexOf('"result":') + 9, -1)
 
@@ -72,7 +51,7 @@ for (const era of ['legacy', 'modern'] as const) {
   t.test(
     `lists of a ${era} server lose what the caller may not use, and no other byte changes`,
     async (t) => {
-      const { command } = recital(t, era)
+      const { command } = recital(t, era, textsOf(era))
       const sidecar = await startConfigured(t, base + mine, { command })
       for (const voice of await openVoices(sidecar, alice)) {
         for (const method of lists) {
@@ -171,7 +150,7 @@ authorization:
 t.test(
   'only capabilities that are on are advertised and served; the others are unknown methods',
   async (t) => {
-    const { command, record } = recital(t, 'legacy')
+    const { command, record } = recital(t, 'legacy', textsOf('legacy'))
     const sidecar = await startConfigured(
       t,
       `${base}authorization: { capabilities: { tools: true, resources: false } }`,

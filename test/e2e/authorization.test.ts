@@ -241,9 +241,49 @@ t.test('a body that parsers read differently is refused, whichever of its names 
     const answer = await post(url, body, { ...people.alice, ...headersOf(request) })
     t.ok(answer.status >= 400 && answer.json.error.data.source === 'mcp-sidecar', `${names}, modern`)
   }
+  for (const name of ['e\\u006ev', 'echo\\u0000', 'ech\\u043e', 'echo\\ud800', '\\u0065nv']) {
+    const params = `{"name":"${name}","arguments":{"text":"${text}"}}`
+    const body = `{"jsonrpc":"2.0","id":1,"m\\u0065thod":"tools\\/c\\u0061ll","params":${params}}`
+    const answer = await post(url, body, session)
+    t.ok(answer.status >= 400 && answer.json.error.data.source === 'mcp-sidecar', `${name}: ${answer.body}`)
+  }
+  const spelledOut = `{"jsonrpc":"2.0","id":1,"method":"tools\\/call","params":{"name":"\\u0065cho"}}`
+  t.ok((await post(url, spelledOut, session)).json.result, 'a name is what it says, however it is spelled')
   const lines = textOf(await post(url, call(3, 'lines'), session))
   t.notOk(lines.includes(text))
 })
+
+t.test(
+  'nor does another letter case hide what a request is about from rules, whatever a server makes of it',
+  async (t) => {
+    const { text } = marked()
+    const mark = { text }
+    const prompt = { type: 'ref/prompt', name: 'hello' }
+    const hidden: readonly (readonly [string, object])[] = [
+      ['completion/complete', { ...completing({ ...prompt, Name: 'other' }), ...mark }],
+      ['completion/complete', { ...completing({ ...prompt, Type: 'ref/resource', uri: secret }), ...mark }],
+      ['completion/complete', { ...completing(prompt), Ref: { type: 'ref/prompt', name: 'other' }, ...mark }],
+    ]
+    const listening: readonly object[] = [
+      { ResourceSubscriptions: [secret] },
+      { resourceSubscriptions: [readable], resourceſubscriptions: [secret] },
+      { toolsListChanged: true, 'resourceSubscriptions\u0000': [secret] },
+    ]
+    for (const voice of await voices.alice) {
+      for (const [method, params] of hidden) {
+        const { json } = await voice.ask(method, params)
+        t.equal(json.error?.data?.source, 'mcp-sidecar', `${voice.name}: ${method} ${JSON.stringify(params)}`)
+      }
+      const lines = textOf(await voice.ask('tools/call', { name: 'lines', arguments: {} }))
+      t.notOk(lines.includes(text), `${voice.name}: the server has not read any`)
+    }
+    for (const notifications of listening) {
+      const stream = await streamed(url, listenTo('l', notifications), people.alice).catch(() => undefined)
+      t.equal(stream, undefined, `it does not listen to ${JSON.stringify(notifications)}`)
+      stream?.cut()
+    }
+  },
+)
 
 t.test('the parts of a batch are judged one by one', async (t) => {
   const session = await openSession(url, { headers: people.alice, version: '2025-03-26' })

@@ -373,6 +373,25 @@ t.test('with Redis', { skip }, async (t) => {
     },
   )
 
+  await t.test(
+    'a password that is replaced while the sidecar runs is used for the next connection',
+    async (t) => {
+      const guarded = await startRedis(t, { password: 'the-first' })
+      const passwordFile = file('redis-password', 'the-first\n')
+      const settings = { auth, rateLimits, rateLimitStore: store('refuse', guarded.url, { passwordFile }) }
+      const { url, logs } = await start(t, settings)
+      t.equal((await ask(url, tool(1, 'tool-x'), by('alice'))).status, 200)
+      writeFileSync(passwordFile, 'the-second\n')
+      const admin = connect(guarded.port, '127.0.0.1')
+      t.teardown(() => admin.destroy())
+      admin.write('AUTH the-first\r\nCONFIG SET requirepass the-second\r\nCLIENT KILL TYPE normal\r\n')
+      await until(() => logs.some(({ text }) => text.startsWith('Redis is away')), 'the connection is lost')
+      await until(() => logs.some(({ text }) => text.startsWith('Redis is back')), 'Redis is back', 10_000)
+      t.equal((await ask(url, tool(2, 'tool-x'), by('alice'))).status, 200)
+      t.notMatch(JSON.stringify(logs), 'the-second')
+    },
+  )
+
   await t.test('while Redis is slow, what follows a call does not overtake it', async (t) => {
     const proxy = await delayingProxy(t, redis.port)
     const slow = await start(t, {

@@ -93,37 +93,69 @@ const challengeOf = ({ headers }: RawResponse) =>
   )
 const metadataUrl = (at: string): string => at.replace('/mcp', '/.well-known/oauth-protected-resource/mcp')
 
-for (const pinned of [false, true]) {
-  const era = pinned ? 'the modern era' : 'the handshake era'
-  t.test(`a stock client in ${era} goes from a URL to a tool call, and on to a further scope`, async (t) => {
+for (const era of ['legacy', 'modern'] as const) {
+  t.test(
+    `a stock client of the ${era} era goes from a URL to a tool call, and on to a further scope`,
+    async (t) => {
+      const application = new Application(idp.visit)
+      const { client, loggedIn } = await connectTo(everything.url, application, era)
+      t.equal(client.getProtocolEra(), era)
+      t.equal(application.asked.length, 1, 'logged in once')
+      t.equal(application.asked[0]?.searchParams.get('resource'), everything.url)
+      t.equal(application.asked[0]?.searchParams.get('code_challenge_method'), 'S256')
+      t.equal(application.asked[0]?.searchParams.get('scope'), 'mcp:read')
+      const { tools } = await client.listTools()
+      t.ok(tools.some(({ name }) => name === 'get-sum'))
+      t.match(
+        await client.callTool({
+          name: 'trigger-long-running-operation',
+          arguments: { duration: 0, steps: 1 },
+        }),
+        {
+          content: [{ type: 'text' }],
+        },
+      )
+      t.equal(application.asked.length, 1, 'what needs no further scope asks for none')
+      const sum = () => client.callTool({ name: 'get-sum', arguments: { a: 1, b: 41 } })
+      t.match(await loggedIn(sum), { content: [{ text: /42/ }] })
+      t.same(application.asked[1]?.searchParams.get('scope')?.split(' ').toSorted(), [
+        ...['mcp:audit', 'mcp:read', 'mcp:write'],
+      ])
+      t.equal(application.asked.length, 2, 'one step for both scopes')
+      t.equal(application.had.length, 2)
+      t.match(await sum(), { content: [{ text: /42/ }] }, 'and no further one')
+      for (const token of application.had) tokens.add(token)
+      await client.close()
+    },
+  )
+}
+
+// SDK clients want the resource to be the URL they were given, or a part of it: /mcp is none of /sse.
+t.test('a stock client goes from a URL to a tool call over HTTP+SSE', async (t) => {
+  const application = new Application(idp.visit)
+  const { client } = await connectTo(`${base}/sse`, application, 'HTTP+SSE')
+  t.match(await client.callTool({ name: 'pid' }), { content: [{ text: /^\d+$/ }] })
+  for (const token of application.had) tokens.add(token)
+  await client.close()
+})
+
+t.test('with the origin as the resource a stock client gets along on every endpoint', async (t) => {
+  const { sidecar, base, config } = await startTestSidecar(t, { flags: configFile(t, { auth }, files) })
+  const { policy } = config
+  // The port is known only now.
+  await sidecar.reload({ ...config, policy: { ...policy, auth: { ...policy.auth, resource: base } } })
+  for (const [path, over] of [
+    ['/sse', 'HTTP+SSE'],
+    ['/mcp', 'legacy'],
+    ['/mcp', 'modern'],
+  ] as const) {
     const application = new Application(idp.visit)
-    const { client, loggedIn } = await connectTo(everything.url, application, pinned)
-    t.equal(client.getProtocolEra(), pinned ? 'modern' : 'legacy')
-    t.equal(application.asked.length, 1, 'logged in once')
-    t.equal(application.asked[0]?.searchParams.get('resource'), everything.url)
-    t.equal(application.asked[0]?.searchParams.get('code_challenge_method'), 'S256')
-    t.equal(application.asked[0]?.searchParams.get('scope'), 'mcp:read')
-    const { tools } = await client.listTools()
-    t.ok(tools.some(({ name }) => name === 'get-sum'))
-    t.match(
-      await client.callTool({ name: 'trigger-long-running-operation', arguments: { duration: 0, steps: 1 } }),
-      {
-        content: [{ type: 'text' }],
-      },
-    )
-    t.equal(application.asked.length, 1, 'what needs no further scope asks for none')
-    const sum = () => client.callTool({ name: 'get-sum', arguments: { a: 1, b: 41 } })
-    t.match(await loggedIn(sum), { content: [{ text: /42/ }] })
-    t.same(application.asked[1]?.searchParams.get('scope')?.split(' ').toSorted(), [
-      ...['mcp:audit', 'mcp:read', 'mcp:write'],
-    ])
-    t.equal(application.asked.length, 2, 'one step for both scopes')
-    t.equal(application.had.length, 2)
-    t.match(await sum(), { content: [{ text: /42/ }] }, 'and no further one')
+    const { client } = await connectTo(`${base}${path}`, application, over)
+    t.match(await client.callTool({ name: 'pid' }), { content: [{ text: /^\d+$/ }] }, over)
     for (const token of application.had) tokens.add(token)
     await client.close()
-  })
-}
+  }
+})
 
 t.test('a stock client on its own behalf gets its tokens with client credentials', async (t) => {
   const authProvider = new ClientCredentialsProvider({
@@ -221,13 +253,11 @@ t.test('scopes are asked for on HTTP+SSE and WebSocket, too', async (t) => {
   const headers = bearer(await tokenOf())
   const sse = await openSse(base, { headers, version: '2024-11-05' })
   const answer = await sse.send(call(1, 'echo'))
-  const told = async () => {
-    if (answer.status === 403) return answer.json
-    await until(() => sse.messages.some(({ id }) => id === 1), 'the refusal')
-    return sse.messages.find(({ id }) => id === 1)
-  }
-  t.match(await told(), { error: { code: 403, data: { reason: 'ERR_SCOPE' } } })
-  t.same((await told()).error.data.scopes.toSorted(), allScopes)
+  t.equal(answer.status, 202, 'answers come on the stream, refusals too')
+  await until(() => sse.messages.some(({ id }) => id === 1), 'the refusal')
+  const told = sse.messages.find(({ id }) => id === 1)
+  t.match(told, { error: { code: 403, data: { reason: 'ERR_SCOPE' } } })
+  t.same(told.error.data.scopes.toSorted(), allScopes)
   const socket = await openSocket(base, { headers, version: '2025-06-18' })
   const refusal = await socket.request(call(2, 'echo'))
   t.match(refusal, { error: { code: 403, data: { reason: 'ERR_SCOPE' } } })

@@ -41,6 +41,7 @@ export function testAttempt(): TestAttempt {
     limited: false,
     controller,
     signal: controller.signal,
+    onAdmitted: (then) => then(),
     note: (why) => void attempt.notes.push(why),
     beforeWork() {
       if (attempt.limited) throw new SidecarError('ERR_RATE_LIMITED', { headers: { 'Retry-After': '9' } })

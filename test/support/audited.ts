@@ -1,11 +1,14 @@
 /** What tests of the audit log need: its lines, and sidecars in processes of their own whose output nobody touches. */
 import { execFile, spawn } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
 import type { Test } from 'tap'
 import { cliCommand } from './cli.ts'
 import type { Json } from './modern.ts'
 import { alive } from './processes.ts'
 import { scriptedCommand, until } from './sidecar.ts'
+import { send } from './wire.ts'
 
 export interface AuditLog {
   readonly file: string
@@ -14,17 +17,26 @@ export interface AuditLog {
   readonly lines: () => Json[]
   /** Waits for a line that fits. */
   one(fits: (line: Json) => boolean, what: string): Promise<Json>
-  /** The lines that this adds, once so many of them are there. */
-  added(count: number, act: () => Promise<unknown>): Promise<Json[]>
+  /** The lines that this adds. */
+  added(act: () => Promise<unknown>): Promise<Json[]>
 }
 
-export function auditLog(file: string): AuditLog {
+/** @param mark makes a call with this id, which then stands between what was there and what comes */
+export function auditLog(file: string, mark: (id: string) => Promise<unknown> = async () => {}): AuditLog {
+  let marks = 0
   const text = (): string => (existsSync(file) ? readFileSync(file, 'utf8') : '')
   const lines = (): Json[] =>
     text()
       .split('\n')
       .slice(0, -1)
-      .flatMap((line) => (line.startsWith('{') ? [JSON.parse(line)] : []))
+      .flatMap((line) => parsed(line))
+  const marked = async (): Promise<number> => {
+    const id = `mark ${++marks}`
+    const find = (): number => lines().findIndex((line) => line.jsonrpc_id === JSON.stringify(id))
+    await mark(id)
+    await until(() => find() >= 0, 'the mark is there')
+    return find()
+  }
   return {
     file,
     text,
@@ -33,12 +45,21 @@ export function auditLog(file: string): AuditLog {
       await until(() => lines().some(fits), `the audit log holds ${what}`, 10_000)
       return lines().find(fits)
     },
-    added: async (count, act) => {
-      const before = lines().length
+    added: async (act) => {
+      const before = await marked()
       await act()
-      await until(() => lines().length >= before + count, `${count} lines were added`)
-      return lines().slice(before)
+      const after = await marked()
+      return lines().slice(before + 1, after)
     },
+  }
+}
+
+/** Nothing for what a crash left of a line. */
+function parsed(line: string): Json[] {
+  try {
+    return [JSON.parse(line)]
+  } catch {
+    return []
   }
 }
 
@@ -103,4 +124,44 @@ export function runProgram(args: readonly string[], input = ''): Promise<Ran> {
     child.stdin?.on('error', () => {})
     child.stdin?.end(input)
   })
+}
+
+/**
+ * The same where nothing can be written to standard output: its device is full. As it cannot say where it listens, the
+ * ports are chosen for it.
+ */
+export async function startMute(
+  t: Test,
+  flags: readonly string[],
+): Promise<Pick<Program, 'url' | 'adminUrl'>> {
+  const [command, ...args] = cliCommand() as [string, ...string[]]
+  const [port, adminPort] = [await freePort(), await freePort()]
+  const full = openSync('/dev/full', 'w')
+  const ports = ['--port', String(port), '--admin-port', String(adminPort), '--topology', 'shared']
+  const child = spawn(command, [...args, ...ports, ...flags, '--', ...scriptedCommand], {
+    stdio: ['ignore', full, 'inherit'],
+  })
+  closeSync(full)
+  const gone = once(child, 'exit')
+  t.teardown(async () => {
+    child.kill('SIGKILL')
+    await gone
+  })
+  const adminUrl = `http://127.0.0.1:${adminPort}`
+  const ready = (): Promise<boolean> =>
+    send(`${adminUrl}/readyz`, 'GET').then(
+      ({ status }) => status === 200,
+      () => false,
+    )
+  await until(ready, 'it is ready', 30_000)
+  return { url: `http://127.0.0.1:${port}/mcp`, adminUrl }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
 }

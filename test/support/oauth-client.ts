@@ -3,6 +3,8 @@ import {
   Client,
   type OAuthClientMetadata,
   type OAuthClientProvider,
+  type OAuthDiscoveryState,
+  SSEClientTransport,
   type StoredOAuthClientInformation,
   type StoredOAuthTokens,
   StreamableHTTPClientTransport,
@@ -30,6 +32,7 @@ export class Application implements OAuthClientProvider {
   #client: StoredOAuthClientInformation | undefined
   #tokens: StoredOAuthTokens | undefined
   #verifier = ''
+  #discovered: OAuthDiscoveryState | undefined
   #landed: URL | undefined
 
   constructor(visit: (url: URL) => Promise<URL>) {
@@ -61,6 +64,14 @@ export class Application implements OAuthClientProvider {
     return this.#verifier
   }
 
+  saveDiscoveryState(discovered: OAuthDiscoveryState): void {
+    this.#discovered = discovered
+  }
+
+  discoveryState(): OAuthDiscoveryState | undefined {
+    return this.#discovered
+  }
+
   async redirectToAuthorization(url: URL): Promise<void> {
     this.asked.push(url)
     this.#landed = await this.#visit(url)
@@ -76,20 +87,22 @@ export class Application implements OAuthClientProvider {
 
 export interface Connected {
   readonly client: Client
-  readonly transport: StreamableHTTPClientTransport
   /** Carries out `work`, logging in first if it has to, as often as it has to. */
   loggedIn<T>(work: () => Promise<T>): Promise<T>
 }
 
 const maxLogins = 3
 
+type Over = 'legacy' | 'modern' | 'HTTP+SSE'
+
 /** Connects to a URL, and knows nothing else. */
-export async function connectTo(url: string, application: Application, pinned: boolean): Promise<Connected> {
+export async function connectTo(url: string, application: Application, over: Over): Promise<Connected> {
   for (let logins = 0; ; logins++) {
-    const transport = new StreamableHTTPClientTransport(new URL(url), { authProvider: application })
+    const Transport = over === 'HTTP+SSE' ? SSEClientTransport : StreamableHTTPClientTransport
+    const transport = new Transport(new URL(url), { authProvider: application })
     const client = new Client(
       { name: 'oauth-test', version: '1' },
-      pinned ? { versionNegotiation: { mode: { pin: '2026-07-28' } } } : {},
+      over === 'modern' ? { versionNegotiation: { mode: { pin: '2026-07-28' } } } : {},
     )
     const loggedIn = async <T>(work: () => Promise<T>): Promise<T> => {
       for (let again = 0; ; again++) {
@@ -103,7 +116,7 @@ export async function connectTo(url: string, application: Application, pinned: b
     }
     try {
       await client.connect(transport)
-      return { client, transport, loggedIn }
+      return { client, loggedIn }
     } catch (thrown) {
       if (!(thrown instanceof UnauthorizedError) || logins >= maxLogins) throw thrown
       await transport.finishAuth(application.callback())

@@ -36,6 +36,7 @@ export async function attempt(
       beforeWork?.()
     },
     signal,
+    onAdmitted: (then) => then(),
     note: (why) => void notes.push(why),
   }
   let atOnce = true

@@ -104,7 +104,8 @@ async function sse({ base }: Spoken, headers: Record<string, string>): Promise<V
     era: 'legacy',
     ask: async (method, params, more) => {
       const id = nextId()
-      await client.send(legacyRequest(id, method, params), more)
+      const posted = await client.send(legacyRequest(id, method, params), more)
+      if (posted.status !== 202) return replied(posted)
       return answerIn(() => client.events.flatMap(({ data }) => (data ? [data] : [])), id)
     },
   }

@@ -1,6 +1,6 @@
 /** MCP over WebSocket for clients of SDK v2, which brings no such transport: one message in each text frame. */
 import type { JSONRPCMessage, Transport } from '@modelcontextprotocol/client'
-import { WebSocket } from 'ws'
+import { type ClientOptions, WebSocket } from 'ws'
 
 /** A single channel like stdio: cancellation is a notification, and nothing is said about the version. */
 export class WebSocketTransport implements Transport {
@@ -8,14 +8,16 @@ export class WebSocketTransport implements Transport {
   onerror?: (error: Error) => void
   onmessage?: Transport['onmessage']
   readonly #url: URL
+  readonly #options: ClientOptions
   #socket: WebSocket | undefined
 
-  constructor(url: URL) {
+  constructor(url: URL, options: ClientOptions = {}) {
     this.#url = url
+    this.#options = options
   }
 
   start(): Promise<void> {
-    const socket = new WebSocket(this.#url, ['mcp'])
+    const socket = new WebSocket(this.#url, ['mcp'], this.#options)
     this.#socket = socket
     socket.on('message', (data: Buffer) => this.onmessage?.(JSON.parse(data.toString()) as JSONRPCMessage))
     socket.on('close', () => this.onclose?.())

@@ -1,6 +1,13 @@
+import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import fc from 'fast-check'
 import t from 'tap'
+import { readDocuments } from '../../../src/config/document.ts'
 import { loadConfig } from '../../../src/config/load.ts'
+import { gatewayDefaults, routeSpec } from '../../../src/config/manifest/route-values.ts'
+import { serverSpec } from '../../../src/config/manifest/server-values.ts'
+import type { ValueType } from '../../../src/config/values.ts'
+import { holds } from '../../support/property.ts'
 import { load, problems, route, server } from './documents.ts'
 
 const fixture = (name: string): string =>
@@ -189,3 +196,40 @@ t.test('a file that cannot be read, or holds nothing, is reported where it was n
   ])
   t.match(await problems(t, ['']), [/--manifest: a file of manifests holds no document/])
 })
+
+t.test('whatever stands in a spec, it is read or refused, never thrown at', async (t) => {
+  const specs = ['server.yaml', 'route.yaml', 'gateway.yaml', 'earlier-drafts.yaml'].flatMap((name) => {
+    const documents = readDocuments(readFileSync(fixture(name), 'utf8'), name)
+    if ('problems' in documents) throw new Error(JSON.stringify(documents.problems))
+    return documents.map(({ value }): [ValueType<unknown>, unknown] => {
+      const { kind, spec } = value as { kind?: string; spec?: unknown }
+      if (kind === undefined) return [gatewayDefaults, value]
+      return [kind === 'MCPServer' ? serverSpec : routeSpec, spec]
+    })
+  })
+  for (const [type, spec] of specs) t.ok(type.parse(spec).ok)
+  const odd = fc.oneof(
+    fc.jsonValue({ maxDepth: 2 }),
+    fc.constantFrom(undefined, Number.NaN, '__proto__', '\0', {}),
+  )
+  const property = fc.property(fc.nat(specs.length - 1), fc.nat(500), odd, (which, position, value) => {
+    const [type, spec] = specs[which] as [ValueType<unknown>, unknown]
+    const parsed = type.parse(replaced(spec, position, value))
+    if (!parsed.ok) return parsed.faults.length > 0 && parsed.faults.every(({ message }) => message !== '')
+    return type.show(parsed.value) !== ''
+  })
+  holds(t, property, 1000)
+})
+
+/** The same value with another one in the place that is reached after so many steps. */
+function replaced(spec: unknown, position: number, value: unknown): unknown {
+  let left = position
+  const walk = (inner: unknown): unknown => {
+    left -= 1
+    if (left === 0) return value
+    if (Array.isArray(inner)) return inner.map(walk)
+    if (typeof inner !== 'object' || inner === null) return inner
+    return Object.fromEntries(Object.entries(inner).map(([key, each]) => [key, walk(each)]))
+  }
+  return walk(spec)
+}
