@@ -277,7 +277,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       modernClients.endUntrusted(trusted)
       // Whoever listens asks again, and hears what is allowed now.
       if (JSON.stringify(old.config.policy.authz) !== JSON.stringify(next.policy.authz)) {
-        registry.endSubscriptions()
+        registry.withdrawSubscriptions()
         modernClients.endSubscriptions()
       }
       if (old.rates !== world.rates) old.rates?.close()

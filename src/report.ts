@@ -102,7 +102,7 @@ function enforcement(config: Config): { readonly enforced: string[]; readonly no
 /** What a client has to send, where a header will do; OAuth clients find out by themselves. */
 function clientHeaders({ policy }: Config): Readonly<Record<string, string>> | undefined {
   const headers = policy.auth.layers.flatMap(({ require, methods }) => {
-    const known = methods.flatMap((method) => clientHeader(method) ?? [])
+    const known = methods.map(clientHeader).filter((header) => header !== undefined)
     return require === 'all' ? known : known.slice(0, 1)
   })
   return headers.length === 0 ? undefined : Object.assign({}, ...headers)

@@ -1,5 +1,6 @@
 import type { KubernetesMethod } from '../core/policy.ts'
 import type { Identity, Logger } from '../core/types.ts'
+import { Unavailable } from './authenticator.ts'
 import type { KubernetesApi } from './kubernetes-api.ts'
 import { identityOf, memberOf, plainText, sentenceOf, serviceAccountOf, textsOf } from './service-account.ts'
 import type { Verified } from './token-cache.ts'
@@ -35,7 +36,8 @@ export function reviewer(
       }
       const answer = await api.ask(path, permission, JSON.stringify(review)).catch((thrown: unknown) => {
         outage.failed(messageOf(thrown))
-        throw refusal(`the API server cannot be asked about the token: ${messageOf(thrown)}`, thrown)
+        const detail = `the API server cannot be asked about the token: ${messageOf(thrown)}`
+        throw refusal(detail, new Unavailable(detail, { cause: thrown }))
       })
       outage.over()
       const expiresAt = endOf(jwt)

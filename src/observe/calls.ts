@@ -77,7 +77,8 @@ export function observeCalls({ clock, log, metrics, audit }: CallObservers) {
         answer: () => (answer === undefined ? undefined : textOf(answer, answer.result ?? answer.error)),
       })
     })
-    if (records?.blocked === true) {
+    // What is under way may still be cancelled and answered.
+    if (records?.blocked === true && message.kind === 'request') {
       throw new SidecarError('ERR_AUDIT', { headers: { 'Retry-After': '5' } })
     }
     return next(parsed)

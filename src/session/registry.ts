@@ -147,6 +147,18 @@ export class Registry implements Sessions {
     for (const session of this.#all) session.endSubscriptions()
   }
 
+  /**
+   * What may be read has changed: every subscription has to be asked for anew. One of the handshake era lasts as long as its
+   * session, so that such sessions end; their clients begin another.
+   */
+  withdrawSubscriptions(): void {
+    this.endSubscriptions()
+    const changed = new SidecarError('ERR_SESSION_UNKNOWN', {
+      detail: 'what it may subscribe to has changed',
+    })
+    for (const session of [...this.#all]) if (session.subscribes) session.end(changed)
+  }
+
   /** Ends the sessions whose principal is not accepted any more. */
   endUntrusted(trusted: (principal: Principal) => boolean): void {
     for (const session of [...this.#all]) {

@@ -123,6 +123,9 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
     return this.#calls.length === 0 && !this.#streams.connected
   }
 
+  /** It has asked to hear of resources. */
+  subscribes = false
+
   /** No new work is wanted; whoever only listens need not be waited for. */
   endSubscriptions(): void {
     this.#modern?.endSubscriptions()
@@ -130,6 +133,7 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
 
   request({ message, exchange, deadline }: Admitted): void {
     this.lastUsed = this.#context.clock.now()
+    if (message.method === 'resources/subscribe') this.subscribes = true
     const key = message.idKey as string
     if (this.#call(key) !== undefined) {
       throw new SidecarError('ERR_INVALID_REQUEST', { detail: 'a request with this id is in flight already' })

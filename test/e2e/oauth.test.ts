@@ -101,7 +101,12 @@ for (const era of ['legacy', 'modern'] as const) {
       const { client, loggedIn } = await connectTo(everything.url, application, era)
       t.equal(client.getProtocolEra(), era)
       t.equal(application.asked.length, 1, 'logged in once')
-      t.equal(application.asked[0]?.searchParams.get('resource'), everything.url)
+      const { origin } = new URL(everything.url)
+      t.match(
+        application.asked[0]?.searchParams.get('resource'),
+        new RegExp(`^${origin}/?$`),
+        'of all endpoints',
+      )
       t.equal(application.asked[0]?.searchParams.get('code_challenge_method'), 'S256')
       t.equal(application.asked[0]?.searchParams.get('scope'), 'mcp:read')
       const { tools } = await client.listTools()
@@ -130,7 +135,6 @@ for (const era of ['legacy', 'modern'] as const) {
   )
 }
 
-// SDK clients want the resource to be the URL they were given, or a part of it: /mcp is none of /sse.
 t.test('a stock client goes from a URL to a tool call over HTTP+SSE', async (t) => {
   const application = new Application(idp.visit)
   const { client } = await connectTo(`${base}/sse`, application, 'HTTP+SSE')
@@ -174,14 +178,15 @@ t.test('a stock client on its own behalf gets its tokens with client credentials
 
 t.test('the metadata is where clients look for it, for everybody', async (t) => {
   const challenge = challengeOf(await post(url, initialize()))
-  t.equal(challenge.resourceMetadataUrl?.href, metadataUrl(url))
+  const root = `${base}/.well-known/oauth-protected-resource`
+  t.equal(challenge.resourceMetadataUrl?.href, root)
   const document = {
-    resource: url,
+    resource: base,
     authorization_servers: [idp.issuer],
     scopes_supported: ['mcp:read'],
     bearer_methods_supported: ['header'],
   }
-  for (const place of [metadataUrl(url), `${base}/.well-known/oauth-protected-resource`]) {
+  for (const place of [root, `${root}/mcp`, `${root}/sse`, `${root}/ws`]) {
     const answer = await send(place, 'GET', { Origin: origin })
     t.equal(answer.status, 200)
     t.equal(answer.headers['content-type'], 'application/json')
@@ -193,10 +198,19 @@ t.test('the metadata is where clients look for it, for everybody', async (t) => 
     refused(t, await send(place, 'GET', { Origin: 'https://evil.example' }), 403, 'ERR_ORIGIN')
   }
   for (const other of [
-    '/.well-known/oauth-protected-resource/sse',
+    '/.well-known/oauth-protected-resource/other',
     '/.well-known/oauth-authorization-server',
   ]) {
     refused(t, await send(base + other, 'GET'), 404, 'ERR_NOT_FOUND')
+  }
+})
+
+t.test('a sidecar with one endpoint names that, and so does its challenge', async (t) => {
+  const flags = configFile(t, { auth, listen: { httpSse: false } }, files)
+  const { url, base } = await startTestSidecar(t, { flags })
+  t.equal(challengeOf(await post(url, initialize())).resourceMetadataUrl?.href, metadataUrl(url))
+  for (const place of [metadataUrl(url), `${base}/.well-known/oauth-protected-resource`]) {
+    t.equal((await send(place, 'GET')).json.resource, url)
   }
 })
 
@@ -244,7 +258,7 @@ t.test('one challenge names all scopes of the operation, whichever of them the t
       t.same(scope?.split(' ').toSorted(), allScopes)
       t.same(answer.json.error.data.scopes.toSorted(), allScopes)
       t.equal(error, 'insufficient_scope')
-      t.equal(resourceMetadataUrl?.href, metadataUrl(url))
+      t.equal(resourceMetadataUrl?.href, `${base}/.well-known/oauth-protected-resource`)
     }
   }
 })

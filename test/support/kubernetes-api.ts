@@ -167,7 +167,7 @@ export async function kubernetesApi(t: Test): Promise<KubernetesApi> {
     const legacy = claims['iss'] === 'kubernetes/serviceaccount'
     if (!legacy && (claims['exp'] as number) * 1000 <= Date.now())
       return refused('service account token has expired')
-    const granted = legacy ? [issuer] : (claims['aud'] as string[])
+    const granted = legacy ? [issuer] : ((claims['aud'] ?? []) as string[])
     const common = granted.filter((each) => audiences.includes(each))
     if (common.length === 0)
       return refused(`token audiences ${JSON.stringify(granted)} is invalid for the target audiences`)

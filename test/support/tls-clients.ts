@@ -27,7 +27,7 @@ export interface Tunnel {
 export async function tunnel(t: Test, port: number, tls: ClientTls): Promise<Tunnel> {
   const open = new Set<Socket>()
   const server = createServer({ allowHalfOpen: true }, (plain) => {
-    const secure = connect({ host: '127.0.0.1', port, servername: 'localhost', allowHalfOpen: true, ...tls })
+    const secure = connect({ host: '127.0.0.1', port, servername: 'localhost', ...tls })
     for (const socket of [plain, secure]) {
       open.add(socket)
       socket.on('error', () => {})
@@ -65,7 +65,9 @@ export function secureFetch(tls: ClientTls): typeof fetch {
     const pairs = Object.entries(headers).map(([name, value]): [string, string] => [name, String(value)])
     const empty = [204, 205, 304].includes(status)
     if (empty) response.resume()
-    const stream = empty ? null : (Readable.toWeb(response) as unknown as BodyInit)
+    const stream = empty
+      ? null
+      : (Readable.toWeb(response) as unknown as ConstructorParameters<typeof Response>[0])
     return new Response(stream, { status, headers: pairs })
   }
 }
