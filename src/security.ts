@@ -34,6 +34,8 @@ export interface Security {
   readonly gate: AuthGate
   readonly metadata: ResourceMetadata
   readonly authorize: Layer<Decoded, Permitted>
+  /** Calls of tools are judged by what the server says of them. */
+  readonly readsHints: boolean
   readonly timeouts: Timeouts
   close(): void
 }
@@ -71,7 +73,7 @@ export async function buildSecurity(policy: Policy, context: SecurityContext): P
     return {
       gate,
       metadata,
-      authorize: await authorizerOf(authz, { ...context, ...demands }),
+      ...(await authorizerOf(authz, { ...context, ...demands })),
       timeouts: timeouts(policy.timeouts),
       close: () => {
         for (const each of built) each.close?.()
@@ -115,13 +117,15 @@ async function authenticatorOf(method: AuthMethod, context: MethodContext): Prom
 async function authorizerOf(
   policy: AuthzPolicy,
   context: Omit<AuthzContext, 'cedar'>,
-): Promise<Layer<Decoded, Permitted>> {
+): Promise<Pick<Security, 'authorize' | 'readsHints'>> {
   const { layers, cedar, scopes, toolsFilters, capabilities } = policy
   const parts = [...layers, ...scopes, ...toolsFilters]
-  if (parts.length === 0 && cedar === undefined && capabilities === undefined) return permitAll
+  if (parts.length === 0 && cedar === undefined && capabilities === undefined) 
+    return { authorize: permitAll, readsHints: false }
   const { createAuthorizer } = await import('./authz/authorize.ts')
   const decider = cedar === undefined ? undefined : await (await import('./authz/cedar.ts')).loadCedar(cedar)
-  return createAuthorizer(policy, { ...context, cedar: decider })
+  const authorize = createAuthorizer(policy, { ...context, cedar: decider })
+  return { authorize, readsHints: decider?.readsHints === true }
 }
 
 function textOf(source: SecretSource): string {

@@ -1,4 +1,5 @@
 /** Makes what the engine is called with out of a question. */
+import { hintNames } from '../core/tool-hints.ts'
 import type { Principal } from '../core/types.ts'
 import { AskedArguments } from './cedar-arguments.ts'
 import type { Call, EntityJson, Json, Uid } from './cedar-ast.ts'
@@ -42,7 +43,6 @@ interface Prepared {
 }
 
 const none: readonly EntityJson[] = Object.freeze([])
-const hintNames = ['readOnlyHint', 'destructiveHint', 'idempotentHint', 'openWorldHint'] as const
 
 export function planOf(slice: Slice, facts: ActionFacts): Plan {
   const wishes = slice.wishes ?? []

@@ -3,6 +3,7 @@
  * optional one; nobody declares the types of claims and arguments, so without a schema of the operator's the names are
  * held against the vocabulary: entity types, actions, and attributes of principal, resource, action and context.
  */
+import { hintNames } from '../core/tool-hints.ts'
 import {
   type Engine,
   type Expr,
@@ -23,7 +24,6 @@ export const actions = ['call_tool', 'get_prompt', 'read_resource'] as const
 const otherActions = ['list_tools', 'list_prompts', 'list_resources']
 
 const types = ['Client', 'Action', 'Tool', 'Prompt', 'Resource', 'MCP', 'FeatureType']
-const hints = ['readOnlyHint', 'destructiveHint', 'idempotentHint', 'openWorldHint']
 
 /** Attributes of each variable: exact names, and prefixes. */
 const attributes: Readonly<
@@ -31,7 +31,7 @@ const attributes: Readonly<
 > = {
   principal: { names: [], open: ['claim_', 'claimset_'] },
   action: { names: ['operation'], open: [] },
-  resource: { names: ['name', 'operation', 'feature', 'uri', ...hints], open: ['arg_'] },
+  resource: { names: ['name', 'operation', 'feature', 'uri', ...hintNames], open: ['arg_'] },
   context: { names: [], open: ['claim_', 'claimset_', 'arg_'] },
 }
 

@@ -54,7 +54,7 @@ export function sliceAction(
   facts: ActionFacts,
   known: KnownEntities,
 ): SlicedAction {
-  const action = known.above(known.all.get(uidKey(facts.uid))?.parents ?? []).add(uidKey(facts.uid))
+  const action = groupsOf(facts, known)
   const fitting = policies.filter(({ json }) => mayMatch(json, facts, action))
   const names = new Set<string>()
   for (const { json } of fitting) addNames(json, facts, names)
@@ -74,6 +74,30 @@ export function sliceAction(
     named: new Map([...names].map((name) => [name, make(name, none)])),
     others: make(undefined, names),
   }
+}
+
+/** Whether a policy that can match for the action names one of these attributes, or cannot be looked into. */
+export function readsAttributes(
+  policies: readonly Policy[],
+  facts: ActionFacts,
+  known: KnownEntities,
+  names: readonly string[],
+): boolean {
+  const action = groupsOf(facts, known)
+  const attributes = new Set<string>()
+  try {
+    for (const { json } of policies)
+      if (mayMatch(json, facts, action)) for (const { body } of json.conditions) collect(body, attributes)
+  } catch (thrown) {
+    if (!(thrown instanceof UnknownOperator)) throw thrown
+    return true
+  }
+  return names.some((name) => attributes.has(name))
+}
+
+/** The action, and what it is in. */
+function groupsOf({ uid }: ActionFacts, known: KnownEntities): ReadonlySet<string> {
+  return known.above(known.all.get(uidKey(uid))?.parents ?? []).add(uidKey(uid))
 }
 
 /** Adds the names of resources that the policy compares with: each is a case of its own. */

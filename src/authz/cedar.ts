@@ -1,10 +1,11 @@
 /** Decisions by Cedar policies. The engine is a WebAssembly module of 4 MB, loaded when there are policies. */
 import type { CedarPolicy } from '../core/policy.ts'
+import { hintNames } from '../core/tool-hints.ts'
 import type { Engine, EngineError, EntityJson, Problem } from './cedar-ast.ts'
 import { Calls, type Plan, planOf } from './cedar-calls.ts'
 import { readPolicies, sentence } from './cedar-policies.ts'
 import { checkSchema, checkVocabulary, reservedTypes } from './cedar-schema.ts'
-import { sliceAction } from './cedar-slices.ts'
+import { readsAttributes, sliceAction } from './cedar-slices.ts'
 import type { Decider, Decision, Question } from './decider.ts'
 import { KnownEntities } from './entities.ts'
 
@@ -51,8 +52,9 @@ export async function loadCedar(policy: CedarPolicy): Promise<Decider> {
   }
   if (problems.length > 0 || known === undefined) throw new CedarError(problems)
   const calls = new Calls(policy, known)
+  const toolFacts = calls.facts('call_tool', 'Tool', { operation: 'call', feature: 'tool' })
   const facts = [
-    calls.facts('call_tool', 'Tool', { operation: 'call', feature: 'tool' }),
+    toolFacts,
     calls.facts('get_prompt', 'Prompt', { operation: 'get', feature: 'prompt' }),
     calls.facts('read_resource', 'Resource', { operation: 'read', feature: 'resource' }),
   ]
@@ -61,11 +63,9 @@ export async function loadCedar(policy: CedarPolicy): Promise<Decider> {
     const named = new Map([...plans.named].map(([name, slice]) => [name, slice && planOf(slice, each)]))
     return { named, others: plans.others && planOf(plans.others, each) }
   }) as [ActionPlans, ActionPlans, ActionPlans]
-  const decider = new CedarDecider(engine, calls, {
-    'tools/call': tools,
-    'prompts/get': prompts,
-    'resources/read': resources,
-  })
+  const readsHints = readsAttributes(policies, toolFacts, known, hintNames)
+  const plans = { 'tools/call': tools, 'prompts/get': prompts, 'resources/read': resources }
+  const decider = new CedarDecider(engine, calls, plans, readsHints)
   decider.install()
   return decider
 }
@@ -133,6 +133,7 @@ const families: { owner: object | undefined; size: number }[] = [
 let turn = 0
 
 class CedarDecider implements Decider {
+  readonly readsHints: boolean
   readonly #engine: Engine
   readonly #calls: Calls
   readonly #plans: Readonly<Record<Question['action'], ActionPlans>>
@@ -141,7 +142,13 @@ class CedarDecider implements Decider {
   #ids: ReadonlyMap<Plan, string> = new Map()
   #family = 0
 
-  constructor(engine: Engine, calls: Calls, plans: Readonly<Record<Question['action'], ActionPlans>>) {
+  constructor(
+    engine: Engine,
+    calls: Calls,
+    plans: Readonly<Record<Question['action'], ActionPlans>>,
+    readsHints: boolean,
+  ) {
+    this.readsHints = readsHints
     this.#engine = engine
     this.#calls = calls
     this.#plans = plans

@@ -1,14 +1,7 @@
 import type { Message } from '../core/jsonrpc.ts'
 import type { Operation, Target } from '../core/operation.ts'
+import type { ToolHints } from '../core/tool-hints.ts'
 import type { Decoded, Principal } from '../core/types.ts'
-
-/** What the server itself says of a tool in its list (`annotations`); what it does not say is absent. */
-export interface ToolHints {
-  readonly readOnlyHint?: boolean
-  readonly destructiveHint?: boolean
-  readonly idempotentHint?: boolean
-  readonly openWorldHint?: boolean
-}
 
 /** One use of one object, to be judged. */
 export interface Question {
@@ -20,7 +13,7 @@ export interface Question {
   readonly message: Message | undefined
   /** The request it came with: address, headers, era. */
   readonly request: Decoded
-  /** Of a tool, where the server has listed it. */
+  /** Of a tool, as the server lists it; undefined for others, and for a tool where nobody {@link Decider.readsHints}. */
   readonly hints: ToolHints | undefined
 }
 
@@ -34,5 +27,7 @@ export interface Decision {
 
 /** Decides by policies in a language of their own. Synchronous, and asked for each call and each object of a list. */
 export interface Decider {
+  /** Some policy on the use of tools looks at what the server says of them: it must be known before one is asked about. */
+  readonly readsHints: boolean
   decide(question: Question): Decision
 }

@@ -1,10 +1,11 @@
 import { SidecarError } from '../core/errors.ts'
 import type { Operation, Target } from '../core/operation.ts'
 import type { AuthzPolicy } from '../core/policy.ts'
+import { hintsOf } from '../core/tool-hints.ts'
 import type { Clock, Decoded, Verdict } from '../core/types.ts'
-import type { Decider, Decision, Question, ToolHints } from './decider.ts'
+import type { Decider, Decision, Question } from './decider.ts'
 import { quoted } from './fault.ts'
-import { hintsOf, type Listed } from './list-filter.ts'
+import type { Listed } from './list-filter.ts'
 import { callerName, compileLayer } from './rules.ts'
 import { isTreacherous } from './uris.ts'
 
@@ -51,7 +52,6 @@ export function createJudge(
       return (item) => {
         const { type, name } = item
         if ((type === 'resource' || type === 'template') && isTreacherous(name)) return false
-        policies?.learn(item)
         return listings.every((mayList) => mayList(type, name)) && policies?.lists(request, item) !== false
       }
     },
@@ -60,16 +60,9 @@ export function createJudge(
 
 const actions = { tool: 'tools/call', prompt: 'prompts/get', resource: 'resources/read' } as const
 
-/** Tools whose hints are remembered; the oldest make way. */
-const maxHints = 4096
-/** Longer names are not remembered. Characters. */
-const maxHintName = 256
-
 /** Policies in a language of their own, as one layer among others. */
 class PolicyLayer {
   readonly #decider: Decider
-  /** What the server said of its tools when it last listed them, to whomever. */
-  readonly #hints = new Map<string, ToolHints>()
 
   constructor(decider: Decider) {
     this.#decider = decider
@@ -80,7 +73,7 @@ class PolicyLayer {
     const action = operation.action as Question['action']
     let ids: readonly string[] | undefined
     for (const target of operation.targets) {
-      const hints = target.type === 'tool' ? this.#hints.get(target.name) : undefined
+      const hints = target.type === 'tool' ? request.toolHints : undefined
       const decision = this.#decide({ principal, action, target, message, request, hints })
       if (!decision.allow) throw refused(decision, request, operation, target)
       ids = ids === undefined ? decision.ids : [...new Set([...ids, ...decision.ids])]
@@ -91,7 +84,7 @@ class PolicyLayer {
   /** A template is judged as a resource whose URI is its text. */
   lists(request: Decoded, item: Listed): boolean {
     const target: Target = { type: item.type === 'template' ? 'resource' : item.type, name: item.name }
-    const hints = target.type === 'tool' ? hintsOf(item) : undefined
+    const hints = target.type === 'tool' ? hintsOf(item.message, item.span) : undefined
     const { principal } = request
     return this.#decide({
       principal,
@@ -103,16 +96,10 @@ class PolicyLayer {
     }).allow
   }
 
-  learn(item: Listed): void {
-    if (item.type !== 'tool' || item.name.length > maxHintName) return
-    const hints = hintsOf(item)
-    this.#hints.delete(item.name)
-    if (hints === undefined) return
-    this.#hints.set(item.name, hints)
-    if (this.#hints.size > maxHints) this.#hints.delete(this.#hints.keys().next().value as string)
-  }
-
   #decide(question: Question): Decision {
+    // A policy that forbids by a hint would not match a tool of which nothing is known.
+    if (this.#decider.readsHints && question.target.type === 'tool' && question.hints === undefined)
+      return { allow: false, ids: [], errors: [unknownHints] }
     try {
       const decision = this.#decider.decide(question)
       return decision.allow && decision.errors.length > 0 ? { ...decision, allow: false } : decision
@@ -122,6 +109,9 @@ class PolicyLayer {
     }
   }
 }
+
+const unknownHints =
+  "what the server says of this tool is not known: its list could not be had, or does not hold the tool's name, and its annotations, once"
 
 function refused(
   { ids, errors }: Decision,

@@ -1,7 +1,6 @@
 import { elements, type Member, members, removal } from '../core/json.ts'
 import type { Message, Span } from '../core/jsonrpc.ts'
 import { folded, privateScope, settled } from './answer.ts'
-import type { ToolHints } from './decider.ts'
 import type { ListedType } from './rules.ts'
 
 /** An object that a list names. */
@@ -60,21 +59,4 @@ function nameOf(message: Message, item: Span, key: string): string | undefined {
   const alike = members(message.bytes, item).filter((each) => folded(each.key) === key.toLowerCase())
   const [only] = alike
   return alike.length === 1 && only?.key === key ? message.string(only.value) : undefined
-}
-
-const hintNames = ['readOnlyHint', 'destructiveHint', 'idempotentHint', 'openWorldHint'] as const
-
-/** What a tool's `annotations` say (2025-03-26 and later, server/tools); undefined if they are not there exactly once. */
-export function hintsOf({ message, span }: Listed): ToolHints | undefined {
-  const { bytes } = message
-  const found = members(bytes, span).filter(({ key }) => key === 'annotations')
-  if (found.length !== 1) return undefined
-  const parts = members(bytes, (found[0] as Member).value)
-  const hints: { -readonly [K in keyof ToolHints]: ToolHints[K] } = {}
-  for (const name of hintNames) {
-    const values = parts.filter(({ key }) => key === name).map(({ value }) => message.text(value))
-    if (values.length === 1 && (values[0] === 'true' || values[0] === 'false'))
-      hints[name] = values[0] === 'true'
-  }
-  return hints
 }

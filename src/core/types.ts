@@ -5,6 +5,7 @@ import type { Exchange, Outlet } from './exchange.ts'
 import type { PresentedCertificate, Principal } from './identity.ts'
 import type { Message } from './jsonrpc.ts'
 import type { Operation } from './operation.ts'
+import type { ToolHints } from './tool-hints.ts'
 
 export { anonymous, type Identity, type PresentedCertificate, type Principal } from './identity.ts'
 
@@ -62,6 +63,11 @@ export interface Parsed extends Identified {
 
 export interface Decoded extends Parsed {
   readonly era: Era
+  /**
+   * Of a `tools/call`, what the server's own list says of the tool; undefined where that is not known, and where the
+   * policy in force does not ask for it.
+   */
+  readonly toolHints?: ToolHints | undefined
 }
 
 /** What allowed or refused an operation, for the audit log. */

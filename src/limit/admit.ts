@@ -1,4 +1,5 @@
 import { SidecarError } from '../core/errors.ts'
+import { HeldBack } from '../core/held-back.ts'
 import type { Draft, Handler, Layer } from '../core/pipeline.ts'
 import type { Admitted, Deadline, Permitted } from '../core/types.ts'
 import type { RateLimiter } from './rate.ts'
@@ -44,18 +45,9 @@ export interface Limiter {
 export function limiter(options: () => LimitOptions): Limiter {
   const calls = new Tally('requests in flight', 'limits.inFlight')
   const subscriptions = new Tally('subscriptions', 'limits.subscriptions')
-  /** What waits for the rate limits, by session: a cancellation by a POST of its own must not overtake its call. */
-  const waiting = new Map<string, Promise<unknown>>()
+  /** What waits for the rate limits. */
+  const waiting = new HeldBack()
   let draining = false
-
-  function holdBack(sessionId: string | undefined, pending: Promise<void>): Promise<void> {
-    if (sessionId === undefined) return pending
-    const all = Promise.allSettled([waiting.get(sessionId), pending]).then(() => {
-      if (waiting.get(sessionId) === all) waiting.delete(sessionId)
-    })
-    waiting.set(sessionId, all)
-    return pending
-  }
 
   function refuseWhileDraining(): void {
     if (draining)
@@ -90,7 +82,7 @@ export function limiter(options: () => LimitOptions): Limiter {
       refuseWhileDraining()
       return enter()
     })
-    return holdBack(permitted.sessionId, entered)
+    return waiting.hold(permitted.sessionId, entered)
   }
 
   return {
@@ -107,7 +99,7 @@ export function limiter(options: () => LimitOptions): Limiter {
       const limits = options()
       const { message, sessionId } = permitted
       if (message.kind === 'request') return admitRequest(permitted, limits, next)
-      const earlier = sessionId === undefined ? undefined : waiting.get(sessionId)
+      const earlier = waiting.earlier(sessionId)
       if (earlier !== undefined) return earlier.then(() => proceed(permitted, limits, next))
       return proceed(permitted, limits, next)
     },

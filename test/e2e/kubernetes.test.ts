@@ -1,4 +1,3 @@
-import { setTimeout } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import type { ConfigError } from '../../src/config/load.ts'
 import { configFile } from '../support/config-file.ts'
@@ -7,12 +6,13 @@ import { hmac, jwtOf, signingKey } from '../support/jwt-keys.ts'
 import { type KubernetesApi, kubernetesApi, type TokenOptions } from '../support/kubernetes-api.ts'
 import { listenTo, streamed } from '../support/modern.ts'
 import { refused } from '../support/refusal.ts'
+import { explained, shapeOf } from '../support/refusals.ts'
 import { cut, html, json, redirect, silence } from '../support/scripted-issuer.ts'
 import { startTestSidecar, type TestOptions, type TestSidecar, until } from '../support/sidecar.ts'
 import { openSocket, openSse } from '../support/streams.ts'
 import { openVoices } from '../support/voices.ts'
-import { alike, waysInto } from '../support/ways-in.ts'
-import { follow, initialize, open, openSession, post, type RawResponse, send } from '../support/wire.ts'
+import { waysInto } from '../support/ways-in.ts'
+import { follow, initialize, open, openSession, post, send } from '../support/wire.ts'
 
 type Headers = Record<string, string>
 type Mode = 'token-review' | 'jwks'
@@ -54,26 +54,6 @@ async function inCluster(t: Test, mode: Mode, setup: Setup = {}): Promise<Cluste
   const started = await startTestSidecar(t, { config, clock, ...setup.options, flags })
   const path = mode === 'jwks' ? fetching : reviewing
   return { ...started, api, clock, asked: () => api.asked.filter((each) => each === path).length }
-}
-
-/** Answers and why, as the log has it, which writes a few refusals in a second alone. */
-async function explained(
-  { logs }: TestSidecar,
-  ask: () => Promise<RawResponse>,
-): Promise<{ answer: RawResponse; why: unknown }> {
-  for (;;) {
-    const answer = await ask()
-    const id = answer.headers['x-request-id']
-    const line = logs.find(({ text, fields }) => text === 'request refused' && fields['requestId'] === id)
-    if (line !== undefined) return { answer, why: line.fields['detail'] }
-    await setTimeout(100)
-  }
-}
-
-/** All of an answer but what the length of its request id changes. */
-function shapeOf(answer: RawResponse): string {
-  const { 'content-length': _, ...headers } = answer.headers
-  return JSON.stringify(alike({ ...answer, headers }))
 }
 
 const rules = [
@@ -164,7 +144,7 @@ for (const mode of modes) {
     }
     const shapes = new Set<string>()
     for (const [what, [token, reason]] of Object.entries(wrong)) {
-      const { answer, why } = await explained(cluster, () => post(url, initialize(), bearer(token)))
+      const { answer, why } = await explained(cluster.logs, () => post(url, initialize(), bearer(token)))
       refused(t, answer, 401, 'ERR_AUTH')
       t.match(why, reason, what)
       for (const way of Object.values(waysInto(base))) shapes.add(shapeOf(await way(bearer(token))))
@@ -303,7 +283,7 @@ t.test(
     const shapes = new Set<string>()
     for (const [what, [answer, reason]] of Object.entries(failures)) {
       api.answer = answer
-      const { answer: got, why } = await explained(cluster, () =>
+      const { answer: got, why } = await explained(cluster.logs, () =>
         post(url, initialize(), bearer(api.token())),
       )
       shapes.add(shapeOf(got))
@@ -313,7 +293,7 @@ t.test(
     }
     api.answer = undefined
     api.permitted = false
-    const { why } = await explained(cluster, () => post(url, initialize(), bearer(api.token())))
+    const { why } = await explained(cluster.logs, () => post(url, initialize(), bearer(api.token())))
     t.match(why, /must be allowed to create tokenreviews .*system:auth-delegator/)
     api.permitted = true
     t.equal(shapes.size, 1)
@@ -363,7 +343,7 @@ t.test('an API server with a certificate of another CA is told nothing', async (
   const [api, impostor] = [await kubernetesApi(t), await kubernetesApi(t)]
   for (const mode of modes) {
     const cluster = await inCluster(t, mode, { api, method: { apiServer: impostor.url } })
-    const { why } = await explained(cluster, () => post(cluster.url, initialize(), bearer(api.token())))
+    const { why } = await explained(cluster.logs, () => post(cluster.url, initialize(), bearer(api.token())))
     t.match(why, /self.signed|unable to|signature/i)
   }
   t.same(impostor.asked, [])

@@ -22,6 +22,7 @@ import {
 } from '../support/pki.ts'
 import { RawConnection } from '../support/raw.ts'
 import { refused } from '../support/refusal.ts'
+import { explained, shapeOf } from '../support/refusals.ts'
 import { secretVolume } from '../support/secret-volume.ts'
 import {
   startTestSidecar,
@@ -40,9 +41,9 @@ import {
   tunnel,
 } from '../support/tls-clients.ts'
 import { openVoices } from '../support/voices.ts'
-import { alike, waysInto } from '../support/ways-in.ts'
+import { waysInto } from '../support/ways-in.ts'
 import { WebSocketTransport } from '../support/web-socket-transport.ts'
-import { call, follow, initialize, open, openSession, post, type RawResponse, send } from '../support/wire.ts'
+import { call, follow, initialize, open, openSession, post, send } from '../support/wire.ts'
 
 type Headers = Record<string, string>
 
@@ -80,6 +81,7 @@ const tlsOf = (client?: Issued, ca: Authority = servers): ClientTls => ({
 
 interface Setup {
   readonly certificate?: object
+  readonly tls?: object
   readonly auth?: object
   readonly more?: object
   readonly files?: Readonly<Record<string, string>>
@@ -95,13 +97,19 @@ interface Secured extends TestSidecar {
 }
 
 /** A sidecar behind TLS, its files in a volume as the kubelet mounts them. */
-async function secured(t: Test, { certificate, auth, more, files, options }: Setup = {}): Promise<Secured> {
+async function secured(
+  t: Test,
+  { certificate, tls, auth, more, files, options }: Setup = {},
+): Promise<Secured> {
   const volume = secretVolume(t, {
     ...{ 'tls.crt': own.chain, 'tls.key': own.key, 'ca.crt': clients.certificate, 'ca.crl': lists(revoked) },
     ...files,
   })
   const document = {
-    listen: { webSocket: true, tls: { certFile: volume.path('tls.crt'), keyFile: volume.path('tls.key') } },
+    listen: {
+      webSocket: true,
+      tls: { certFile: volume.path('tls.crt'), keyFile: volume.path('tls.key'), ...tls },
+    },
     auth: {
       ...(certificate === undefined
         ? {}
@@ -244,28 +252,40 @@ t.test('old protocols and weak ciphers are not spoken', async (t) => {
     )
 })
 
-/** Why a request was refused, as the log has it, which writes a few refusals in a second alone. */
-async function explained(
-  logs: TestSidecar['logs'],
-  ask: () => Promise<RawResponse>,
-): Promise<{ answer: RawResponse; why: unknown }> {
-  let why: unknown
-  let answer: RawResponse | undefined
-  await until(async () => {
-    answer = await ask()
-    const id = answer.headers['x-request-id']
-    const line = logs.find(({ text, fields }) => text === 'request refused' && fields['requestId'] === id)
-    why = line?.fields['detail']
-    return line !== undefined
-  }, 'the refusal is logged')
-  return { answer: answer as RawResponse, why }
-}
+t.test(
+  'a listener without client certificates speaks what it was told to, and waits for no handshake',
+  async (t) => {
+    const limits = { headerTimeoutMs: 300 }
+    const strict = await secured(t, {
+      tls: { minVersion: 'TLSv1.3' },
+      auth: { bearer: { tokenFile: 'tokens' } },
+      options: { config: { limits, server: { warmSpares: 0 } } },
+    })
+    t.ok((startReport(strict.sidecar).fields['enforced'] as string[]).includes('TLS, TLSv1.3 or newer'))
+    t.match(await handshake(strict.port, { ...tlsOf(), maxVersion: 'TLSv1.2' }), /PROTOCOL_VERSION/)
+    const { url } = await strict.as()
+    t.equal(await knock(url, robot), letIn)
+    t.equal(
+      await knock((await strict.as(teams.issue(spiffe('a')))).url),
+      401,
+      'a certificate is nothing here',
+    )
+    const silent = new RawConnection(strict.port)
+    await until(() => silent.ended || silent.closed, 'who says nothing is left', 5000)
+    const half = new RawConnection(strict.port).write(Buffer.from('160301020001', 'hex'))
+    await until(() => half.ended || half.closed, 'who stops in the middle, too', 5000)
+    for (const each of [silent, half]) each.close()
+    t.equal(await knock(url, robot), letIn)
+  },
+)
 
-/** All of an answer but what the length of its request id changes. */
-function shapeOf(answer: RawResponse): string {
-  const { 'content-length': _, ...headers } = answer.headers
-  return JSON.stringify(alike({ ...answer, headers }))
-}
+t.test('pages of this machine may come over https, others may not', async (t) => {
+  const { url } = await mutual.as(teams.issue(spiffe('page')))
+  for (const Origin of ['https://localhost:3000', `https://127.0.0.1:${mutual.port}`])
+    t.equal(await knock(url, { Origin }), letIn, Origin)
+  refused(t, await send(url, 'DELETE', { Origin: 'https://evil.example' }), 403, 'ERR_ORIGIN')
+  refused(t, await send(url, 'DELETE', { Host: 'evil.example' }), 403, 'ERR_HOST')
+})
 
 const wrong: Record<string, [Issued | undefined, RegExp]> = {
   'no certificate': [undefined, /^auth: no credential for clientCertificate$/],
@@ -523,6 +543,35 @@ t.test('rules are about the name of the certificate', async (t) => {
         const { json } = await voice.ask('tools/call', { name, arguments: { text: 'x' } })
         t.equal('result' in json, (may as readonly string[]).includes(name), `${who}, ${voice.name}, ${name}`)
       }
+})
+
+t.test('with all, rules may be about the certificate beside the token, of each request', async (t) => {
+  const rules = [{ principals: ['user:spiffe://example.org/ns/alice'], tools: ['echo'] }]
+  const auth = { jwt, require: 'all' }
+  const sidecar = await secured(t, { certificate: {}, auth, more: { authorization: { rules } } })
+  const alice = await sidecar.as(teams.issue(spiffe('alice')))
+  const bob = await sidecar.as(teams.issue(spiffe('bob')))
+  const headers = token('carol')
+  const params = { name: 'echo', arguments: { text: 'x' } }
+  for (const [there, may] of [
+    [alice, true],
+    [bob, false],
+  ] as const)
+    for (const voice of await openVoices(there, headers)) {
+      const { json } = await voice.ask('tools/call', params)
+      t.equal('result' in json, may, `${voice.name}, ${may}`)
+    }
+  const session = await openSession(alice.url, { headers })
+  t.equal((await post(alice.url, call(1, 'echo'), session)).status, 200)
+  t.equal((await post(bob.url, call(1, 'echo'), session)).status, 403, 'not by the session, but by who asks')
+  const sse = await openSse(alice.base, { headers, version: '2024-11-05' })
+  await post(sse.endpoint.replace(alice.base, bob.base), call('b', 'echo'), headers)
+  await until(() => sse.messages.some(({ id }) => id === 'b'), 'the answer')
+  t.match(
+    sse.messages.find(({ id }) => id === 'b'),
+    { error: { data: { reason: 'ERR_DENIED' } } },
+  )
+  sse.cut()
 })
 
 t.test('what a certificate opened ends with it, and no earlier', async (t) => {

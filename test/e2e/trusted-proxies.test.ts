@@ -1,7 +1,6 @@
 import { request as httpRequest } from 'node:http'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
-import { setTimeout } from 'node:timers/promises'
 import type { TLSSocket } from 'node:tls'
 import t, { type Test } from 'tap'
 import type { ConfigError } from '../../src/config/load.ts'
@@ -9,10 +8,11 @@ import { configFile } from '../support/config-file.ts'
 import { authority, type CertificateOptions, type Issued, selfSigned } from '../support/pki.ts'
 import { RawConnection } from '../support/raw.ts'
 import { refused } from '../support/refusal.ts'
+import { explained, shapeOf } from '../support/refusals.ts'
 import { startTestSidecar, type TestOptions, type TestSidecar } from '../support/sidecar.ts'
 import { tunnel } from '../support/tls-clients.ts'
 import { openVoices } from '../support/voices.ts'
-import { alike, waysInto } from '../support/ways-in.ts'
+import { waysInto } from '../support/ways-in.ts'
 import { call, initialize, openSession, post, type RawResponse, send } from '../support/wire.ts'
 
 type Headers = Record<string, string>
@@ -56,26 +56,6 @@ const knock = async (url: string, headers: Headers = {}): Promise<number> =>
   (await send(url, 'DELETE', headers)).status
 const lastPrincipal = ({ logs }: TestSidecar): unknown =>
   logs.findLast(({ fields }) => fields['principal'] !== undefined)?.fields['principal']
-
-/** The answer, and why, as the log has it, which writes a few refusals in a second alone. */
-async function explained(
-  { logs }: TestSidecar,
-  ask: () => Promise<RawResponse>,
-): Promise<{ answer: RawResponse; why: unknown }> {
-  for (;;) {
-    const answer = await ask()
-    const id = answer.headers['x-request-id']
-    const line = logs.find(({ text, fields }) => text === 'request refused' && fields['requestId'] === id)
-    if (line !== undefined) return { answer, why: line.fields['detail'] }
-    await setTimeout(100)
-  }
-}
-
-/** All of an answer but what the length of its request id changes. */
-function shapeOf(answer: RawResponse): string {
-  const { 'content-length': _, ...headers } = answer.headers
-  return JSON.stringify(alike({ ...answer, headers }))
-}
 
 /** A proxy that ends the TLS of clients, takes any certificate, and says which it was. */
 async function proxy(t: Test, to: string): Promise<number> {
@@ -168,12 +148,12 @@ const wrong: Record<string, [Headers, RegExp]> = {
 t.test('what a trusted proxy forwards is verified again, and every failure looks the same', async (t) => {
   const shapes = new Set<string>()
   for (const [what, [headers, reason]] of Object.entries(wrong)) {
-    const { answer, why } = await explained(trusting, () => post(trusting.url, initialize(), headers))
+    const { answer, why } = await explained(trusting.logs, () => post(trusting.url, initialize(), headers))
     refused(t, answer, 401, 'ERR_AUTH')
     t.match(why, reason, what)
     for (const way of Object.values(waysInto(trusting.base))) shapes.add(shapeOf(await way(headers)))
   }
-  const { answer, why } = await explained(distrusting, () =>
+  const { answer, why } = await explained(distrusting.logs, () =>
     post(distrusting.url, initialize(), envoy(alice)),
   )
   t.match(why, /x-forwarded-client-cert was sent by 127\.0\.0\.1, which is not a trusted proxy/)
