@@ -7,13 +7,15 @@ import type { BearerChallenge } from './authn/challenge.ts'
 import { Failures } from './authn/failures.ts'
 import { createSeal } from './bridge/seal.ts'
 import { ToolHeaders } from './bridge/tool-headers.ts'
+import { toolHints } from './bridge/tool-hints.ts'
+import { ToolList } from './bridge/tool-list.ts'
 import { whenKnown } from './bridge/when-known.ts'
 import type { Config } from './config/config.ts'
 import { fixedDifference } from './config/fixed.ts'
 import { SidecarError } from './core/errors.ts'
 import { urlHost } from './core/net.ts'
 import { type Handler, stack } from './core/pipeline.ts'
-import type { Clock, Lifecycle, Metrics, Parsed, Permitted, Principal } from './core/types.ts'
+import type { Clock, Decoded, Lifecycle, Metrics, Parsed, Permitted, Principal } from './core/types.ts'
 import { classify } from './era/classify.ts'
 import { limiter } from './limit/admit.ts'
 import { type AdminContext, listenAdmin } from './listen/admin.ts'
@@ -102,10 +104,11 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   }
   const serverContext = {
     ...{ clock, log, metrics, reaper, version: context.version },
-    onToolsChanged: (principalId: string | undefined) => toolHeaders.invalidate(principalId),
+    onToolsChanged: (principalId: string | undefined) => toolList.invalidate(principalId),
     giveUpSession: (principalId: string) => registry.giveUpOne(principalId),
   }
-  const toolHeaders = new ToolHeaders(() => world.server, serverContext, { version: context.version })
+  const toolList = new ToolList(() => world.server, serverContext, { version: context.version })
+  const toolHeaders = new ToolHeaders(toolList, serverContext)
   const worldContext = {
     ...serverContext,
     ...{ env: context.env, cwd: context.cwd },
@@ -159,8 +162,9 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   // The path of one message, outermost first.
   const messages = stack<Parsed>()
     .push(observeCalls({ clock, log, metrics, audit: () => world.audit })) // sees every outcome, whoever refused
-    .push(stillAuthenticated<Parsed>(authentication)) // a body may take longer than a reload that shuts its sender out
     .push(classify) // in which era the client speaks; what that era forbids goes no further
+    .push(toolHints(toolList, { clock, wanted: () => world.security.readsHints })) // what the server says of its tools, where policies judge by it
+    .push(stillAuthenticated<Decoded>(authentication)) // all that may take longer than a reload that shuts its sender out
     .push((decoded, next: Handler<Permitted>) => world.security.authorize(decoded, next)) // before limits: who may not do it cannot spend anyone's quota
     .push(limits.admit) // before anything is allocated for the call
     .push(whenKnown(() => world.server)) // nothing can be sent before the server's era is known
@@ -284,7 +288,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       if (old.audit !== world.audit) await old.audit?.close()
       records.event('config_reload', { config: world.digest })
       if (world.server === old.server) return
-      toolHeaders.invalidate()
+      toolList.invalidate()
       world.server.start()
       old.server.retire()
       // Of those whose sessions have all ended nothing is left.

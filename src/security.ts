@@ -120,7 +120,7 @@ async function authorizerOf(
 ): Promise<Pick<Security, 'authorize' | 'readsHints'>> {
   const { layers, cedar, scopes, toolsFilters, capabilities } = policy
   const parts = [...layers, ...scopes, ...toolsFilters]
-  if (parts.length === 0 && cedar === undefined && capabilities === undefined) 
+  if (parts.length === 0 && cedar === undefined && capabilities === undefined)
     return { authorize: permitAll, readsHints: false }
   const { createAuthorizer } = await import('./authz/authorize.ts')
   const decider = cedar === undefined ? undefined : await (await import('./authz/cedar.ts')).loadCedar(cedar)

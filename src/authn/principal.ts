@@ -11,9 +11,15 @@ const weakest = 5
 /** Identities that last longer than a request have one principal each. */
 const alone = new WeakMap<Identity, Principal>()
 
+/** What a principal of several identities was made of. */
+const parts = new WeakMap<Principal, readonly Identity[]>()
+
 /**
  * Who is calling, of all that a request has proven: the strongest identity, in the order of the methods, then in that
  * of the layers. It ends when the first of them ends.
+ *
+ * Its id names all of them: many callers may share the strongest, as the certificate of a gateway, and what one of them has
+ * opened is none of the others' business.
  *
  * @param identities at least one
  */
@@ -33,11 +39,20 @@ function combined(identities: readonly Identity[]): Principal {
   const rank = ({ method }: Identity): number => strength[method] ?? weakest
   const [first, ...others] = different.toSorted((a, b) => rank(a) - rank(b)) as [Identity, ...Identity[]]
   const ends = identities.flatMap(({ expiresAt }) => (expiresAt === undefined ? [] : [expiresAt]))
-  return Object.freeze({
+  const principal = Object.freeze({
     ...first,
+    id: others.length === 0 ? first.id : jointId([first, ...others]),
     expiresAt: ends.length === 0 ? undefined : Math.min(...ends),
     others: Object.freeze(others),
   })
+  parts.set(principal, [first, ...others])
+  return principal
+}
+
+/** No id of a single identity begins like it, and names cannot run into each other. */
+function jointId(identities: readonly Identity[]): string {
+  const ids = new Set(identities.map(({ id }) => id.replaceAll('&', '&&')))
+  return `all:${[...ids].join(' & ')}`
 }
 
 /** The same credential, seen by two layers. Another credential of the same caller may be withdrawn on its own. */
@@ -51,7 +66,7 @@ function same(a: Identity, b: Identity): boolean {
  */
 export function stillTrusted(principal: Principal, gate: Pick<AuthGate, 'layers'>): boolean {
   if (gate.layers.length === 0) return principal.id === anonymous.id
-  const identities = [principal, ...principal.others]
+  const identities = parts.get(principal) ?? [principal, ...principal.others]
   const met = ({ require, authenticators }: GateLayer): boolean => {
     const vouched = authenticators.map((each) => identities.some((identity) => each.vouchesFor(identity)))
     return vouched.includes(true) && (require === 'any' || !vouched.includes(false))

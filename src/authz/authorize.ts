@@ -109,7 +109,11 @@ function compileGuard(policy: AuthzPolicy, context: AuthzContext): Guard | undef
 
   return (request, operation) => {
     checkKind(request)
-    capabilities?.permit(request, operation)
+    if (capabilities !== undefined) {
+      capabilities.permit(request, operation)
+      const narrowed = request as Draft<Decoded>
+      narrowed.message = capabilities.listening(request.message)
+    }
     const verdicts: Verdict[] = []
     if (filter !== undefined) verdicts.push(filter.permit(operation))
     if (operation.kind === 'use' && (scopes ?? judge) !== undefined) checkTargets(operation)

@@ -1,5 +1,5 @@
 import { SidecarError } from '../core/errors.ts'
-import { members, removal } from '../core/json.ts'
+import { type Member, members, removal } from '../core/json.ts'
 import type { Message } from '../core/jsonrpc.ts'
 import type { Operation } from '../core/operation.ts'
 import type { AuthzPolicy } from '../core/policy.ts'
@@ -15,8 +15,18 @@ export interface CapabilityGuard {
    *   method that does not exist; ERR_PARAMS where another method names an object of it
    */
   permit(request: Decoded, operation: Operation): void
+  /** Takes what is off out of the wishes of `subscriptions/listen`: it is neither honoured nor delivered. */
+  readonly listening: (request: Message) => Message
   /** Takes what is off out of the result of `initialize` or `server/discover`. */
   readonly advertise: (answer: Message) => Message
+}
+
+/** What a client may listen for, in the folded spelling, by capability (2026-07-28, basic/patterns/subscriptions). */
+const wishes: Readonly<Record<string, string>> = {
+  toolslistchanged: 'tools',
+  promptslistchanged: 'prompts',
+  resourceslistchanged: 'resources',
+  resourcesubscriptions: 'resources',
 }
 
 export function compileCapabilities(on: Switches): CapabilityGuard {
@@ -37,6 +47,14 @@ export function compileCapabilities(on: Switches): CapabilityGuard {
       throw new SidecarError('ERR_PARAMS', {
         detail: `${method} names a ${hidden.type}, and this capability is switched off`,
       })
+    },
+    listening(request) {
+      const { bytes, kind, method, paramSpans } = request
+      if (kind !== 'request' || method !== 'subscriptions/listen' || paramSpans.notifications === undefined)
+        return request
+      const isOff = ({ key }: Member): boolean => off.has(wishes[folded(key)] ?? '')
+      // Read anew: who serves it goes by where the wishes stand.
+      return settled(request.edited(...removal(members(bytes, paramSpans.notifications), isOff)))
     },
     advertise(answer) {
       const message = settled(answer)

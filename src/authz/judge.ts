@@ -111,7 +111,7 @@ class PolicyLayer {
 }
 
 const unknownHints =
-  "what the server says of this tool is not known: its list could not be had, or does not hold the tool's name, and its annotations, once"
+  'what the server says of it is not known: there is no list of tools, or it does not hold this one exactly once'
 
 function refused(
   { ids, errors }: Decision,

@@ -21,7 +21,7 @@ export interface Identity {
   readonly expiresAt: number | undefined
 }
 
-/** Who is calling: the strongest identity of the request, and what else it has proven. */
+/** Who is calling: the strongest identity of the request, and what else it has proven. With several, the id names all. */
 export interface Principal extends Identity {
   readonly others: readonly Identity[]
 }

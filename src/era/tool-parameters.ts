@@ -165,7 +165,7 @@ export function toolName(tool: unknown): string | undefined {
 }
 
 /** What others have taken out, or put in, stands nowhere in the bytes that arrived. */
-function asWritten(message: Message): Message {
+export function asWritten(message: Message): Message {
   if (message.edits.length === 0) return message
   return readMessages(Buffer.concat(wireBuffers(message.wire))).messages[0] as Message
 }

@@ -80,7 +80,8 @@ export class PerSessionPool implements ServerPool {
   }
 
   lease(owner: UpstreamOwner): Upstream {
-    return new ExclusiveLease(this.#forSession(), owner, (answered) => {
+    const onToolsChanged = (): void => this.#options.onToolsChanged(owner.principal.id)
+    return new ExclusiveLease(this.#forSession(), owner, onToolsChanged, (answered) => {
       if (this.#closed) return
       if (answered) this.#readiness.up()
       // One client's initialize may fail for reasons of its own.
@@ -183,12 +184,20 @@ class ExclusiveLease implements Upstream {
   readonly #link: Link
   readonly #proven: (answered: boolean) => void
 
-  constructor(link: Link, owner: UpstreamOwner, proven: (answered: boolean) => void) {
+  constructor(
+    link: Link,
+    owner: UpstreamOwner,
+    onToolsChanged: () => void,
+    proven: (answered: boolean) => void,
+  ) {
     this.#link = link
     this.#proven = proven
     link.attach({
       onRequest: (message) => owner.onRequest(message, latestCall(link.pending)?.call),
-      onNotification: (message) => owner.onNotification(message, latestCall(link.pending)?.call),
+      onNotification: (message) => {
+        if (message.method === 'notifications/tools/list_changed') onToolsChanged()
+        owner.onNotification(message, latestCall(link.pending)?.call)
+      },
       onEnd: (error) => owner.onEnd(error),
     })
   }

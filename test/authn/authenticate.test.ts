@@ -233,7 +233,7 @@ t.test('two Authorization headers are refused, also where both are good', async 
 t.test('all: each must accept; a missing one is no way to try the others', async (t) => {
   const make = (): Door => door(['all', bearer, apiKey])
   const both = await make().knock(trusted({ ...token, ...key }))
-  t.equal(code(both), 'apiKey:robot', 'the stronger')
+  t.equal(code(both), 'all:apiKey:robot & bearer:alice', 'the stronger first')
   t.same(
     both.principal?.others.map(({ id }) => id),
     ['bearer:alice'],
@@ -245,8 +245,11 @@ t.test('all: each must accept; a missing one is no way to try the others', async
 
 t.test('each of several layers must be met', async (t) => {
   const make = (): Door => door(['any', bearer, basic()], ['any', apiKey])
-  t.equal(code(await make().knock(trusted({ ...token, ...key }))), 'apiKey:robot')
-  t.equal(code(await make().knock(trusted({ ...password('carol:s3cret'), ...key }))), 'basic:carol')
+  t.equal(code(await make().knock(trusted({ ...token, ...key }))), 'all:apiKey:robot & bearer:alice')
+  t.equal(
+    code(await make().knock(trusted({ ...password('carol:s3cret'), ...key }))),
+    'all:basic:carol & apiKey:robot',
+  )
   t.equal(code(await make().knock(trusted(token))), 'ERR_AUTH_MISSING')
   t.equal(code(await make().knock(trusted(key))), 'ERR_AUTH_MISSING')
   t.equal(code(await make().knock(trusted({ ...token, ...wrongKey }))), 'ERR_AUTH_INVALID')

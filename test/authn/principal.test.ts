@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import type { GateLayer } from '../../src/authn/gate.ts'
 import { principalOf, stillTrusted } from '../../src/authn/principal.ts'
-import { anonymous, type Principal } from '../../src/core/types.ts'
+import { anonymous, type Identity, type Principal } from '../../src/core/types.ts'
 import { answering, identity } from '../support/attempts.ts'
 import { holds } from '../support/property.ts'
 
@@ -36,7 +36,8 @@ t.test('tokens of any kind are equal: the first of them leads', async (t) => {
       first,
       identity('b', { method: 'jwt' }),
     ])
-    t.equal(principal.id, first.id)
+    t.equal(principal.subject, first.subject)
+    t.equal(principal.id, `all:${first.id} & jwt:b & apiKey:k`, 'and the id names all')
     t.same(
       principal.others.map(({ id }) => id),
       ['jwt:b', 'apiKey:k'],
@@ -44,6 +45,22 @@ t.test('tokens of any kind are equal: the first of them leads', async (t) => {
     t.ok(Object.isFrozen(principal) && Object.isFrozen(principal.others))
   }
 })
+
+t.test(
+  'callers who share the strongest identity are different principals, and no name runs into another',
+  async (t) => {
+    const gateway = identity('gateway', { method: 'clientCertificate' })
+    const ids = new Set(
+      ['bob', 'carol', 'a & apiKey:b', 'a && b'].map(
+        (name) => principalOf([gateway, identity(name, { method: 'apiKey' })]).id,
+      ),
+    )
+    const [a, b] = ['a', 'b'].map((name) => identity(name, { method: 'apiKey' })) as [Identity, Identity]
+    ids.add(principalOf([gateway, a, b]).id)
+    ids.add(principalOf([identity('x & apiKey:a', { method: 'clientCertificate' })]).id)
+    t.equal(ids.size, 6)
+  },
+)
 
 t.test('one credential that two layers have seen is one; another of the same caller is not', async (t) => {
   const alice = identity('alice', { method: 'jwt' })

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { filteredList, hintsOf, type Listed } from '../../src/authz/list-filter.ts'
+import { filteredList, type Listed } from '../../src/authz/list-filter.ts'
 import { readMessages } from '../../src/core/jsonrpc.ts'
 import { localRequest, messageOf } from '../../src/core/local.ts'
 import { legacyResult } from '../../src/era/downgrade.ts'
@@ -194,30 +194,5 @@ t.test('however it is spelled, what comes out is the filtered list, and all else
       )
     }),
     500,
-  )
-})
-
-t.test('the hints of a tool are those of its annotations that are plain', async (t) => {
-  const hints = (tool: string): unknown => {
-    let found: unknown = 'not asked'
-    filteredList(messageOf(answer(`{"tools":[${tool}]}`)), 'tools', (each) => {
-      found = hintsOf(each)
-      return true
-    })
-    return found
-  }
-  t.same(hints('{"name":"a"}'), undefined)
-  t.same(hints('{"name":"a","annotations":{}}'), {})
-  t.same(
-    hints(
-      '{"name":"a","annotations":{"title":"x","readOnlyHint":true,"destructiveHint":false,"other":true}}',
-    ),
-    { readOnlyHint: true, destructiveHint: false },
-  )
-  t.same(hints('{"name":"a","annotations":{"idempotentHint":"true","openWorldHint":1}}'), {})
-  t.same(hints('{"name":"a","annotations":{"readOnlyHint":false,"readOnlyHint":true}}'), {}, 'twice')
-  t.same(
-    hints('{"name":"a","annotations":{"readOnlyHint":false},"annotations":{"readOnlyHint":true}}'),
-    undefined,
   )
 })

@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { setImmediate as turn } from 'node:timers/promises'
 import t from 'tap'
 import { ToolHeaders } from '../../src/bridge/tool-headers.ts'
+import { ToolList } from '../../src/bridge/tool-list.ts'
 import { envelopeFaults } from '../../src/core/envelope.ts'
 import { SidecarError } from '../../src/core/errors.ts'
 import { Exchange } from '../../src/core/exchange.ts'
@@ -73,7 +74,8 @@ function setup({ shared = false, tools = [deploy, plain, broken] }: Setup = {}) 
       return { cancel: () => {}, waitForInput: () => {} }
     },
   }
-  const headers = new ToolHeaders(() => server, { clock, log }, { version: '1.2.3', shared })
+  const list = new ToolList(() => server, { clock, log }, { version: '1.2.3', shared })
+  const headers = new ToolHeaders(list, { clock, log })
   const passed: Admitted[] = []
   const send = (params: object, sent: IncomingHttpHeaders = {}, more: Partial<Admitted> = {}) => {
     const id = 'one'
@@ -107,7 +109,7 @@ function setup({ shared = false, tools = [deploy, plain, broken] }: Setup = {}) 
     send({ name, arguments: { region: 'us' } }, sent === undefined ? {} : { 'mcp-param-region': sent }, {
       principal: { ...anonymous, id: principal },
     })
-  return { headers, state, asked, logged, passed, send, call, pass: (ms: number) => (now += ms) }
+  return { list, state, asked, logged, passed, send, call, pass: (ms: number) => (now += ms) }
 }
 
 const mismatch = { code: 'ERR_HEADER_MISMATCH', data: { header: 'mcp-param-region' } }
@@ -190,7 +192,7 @@ t.test('calls that arrive together share one list, and keep their order', async 
 })
 
 t.test('each principal has tools of its own', async (t) => {
-  const { call, asked, headers } = setup()
+  const { call, asked, list } = setup()
   await call('plain', undefined, 'one')
   await call('plain', undefined, 'two')
   t.same(
@@ -198,22 +200,22 @@ t.test('each principal has tools of its own', async (t) => {
     ['one', 'two'],
   )
   t.equal(call('plain', undefined, 'one'), undefined)
-  headers.invalidate('one')
+  list.invalidate('one')
   t.equal(call('plain', undefined, 'two'), undefined)
   await call('plain', undefined, 'one')
   t.equal(asked.length, 3)
-  headers.invalidate()
+  list.invalidate()
   await call('plain', undefined, 'two')
   await call('plain', undefined, 'one')
   t.equal(asked.length, 5)
 })
 
 t.test('unless they are the same for all', async (t) => {
-  const { call, asked, headers } = setup({ shared: true })
+  const { call, asked, list } = setup({ shared: true })
   await call('plain', undefined, 'one')
   t.equal(call('plain', undefined, 'two'), undefined)
   t.equal(asked.length, 1)
-  headers.invalidate('two')
+  list.invalidate('two')
   await call('plain', undefined, 'one')
   t.equal(asked.length, 2)
 })
@@ -419,11 +421,11 @@ t.test('a client that has gone meanwhile gets no further', async (t) => {
 })
 
 t.test('a list that was on its way when it changed is not kept', async (t) => {
-  const { headers, call, asked, state } = setup()
+  const { list, call, asked, state } = setup()
   const { onList } = state
   state.onList = () => {}
   const first = call('plain')
-  headers.invalidate()
+  list.invalidate()
   state.onList = onList
   await call('plain')
   t.equal(asked.length, 2)

@@ -264,7 +264,7 @@ t.test('with all, nothing less than every credential lets anybody in', async (t)
 t.test('with all, the password names the principal, and the session wants both each time', async (t) => {
   const good = { ...basic('alice', passwords.alice), ...key(keys.ci) }
   const session = await openSession(all.url, { headers: good })
-  t.ok(all.logs.some(({ fields }) => fields['principal'] === 'basic:alice'))
+  t.ok(all.logs.some(({ fields }) => fields['principal'] === 'all:basic:alice & apiKey:ci'))
   const without = (name: string): Credential =>
     Object.fromEntries(Object.entries(session).filter(([each]) => each !== name))
   for (const name of ['Authorization', header])

@@ -209,10 +209,12 @@ export const json = (message: Message): Json => JSON.parse(written(message))
 /** Decides as a test says, and keeps what it was asked. */
 export class Oracle implements Decider {
   readonly asked: Question[] = []
+  readonly readsHints: boolean
   readonly #answer: (question: Question) => Partial<Decision>
 
-  constructor(answer: (question: Question) => Partial<Decision>) {
+  constructor(answer: (question: Question) => Partial<Decision>, readsHints = false) {
     this.#answer = answer
+    this.readsHints = readsHints
   }
 
   decide(question: Question): Decision {

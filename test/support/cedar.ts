@@ -1,9 +1,10 @@
 /** Callers, calls and configurations to judge by Cedar policies. */
 
 import { loadCedar } from '../../src/authz/cedar.ts'
-import type { Decider, Decision, Question, ToolHints } from '../../src/authz/decider.ts'
+import type { Decider, Decision, Question } from '../../src/authz/decider.ts'
 import { readMessages } from '../../src/core/jsonrpc.ts'
 import type { CedarPolicy } from '../../src/core/policy.ts'
+import type { ToolHints } from '../../src/core/tool-hints.ts'
 import { anonymous, type Decoded, type Principal } from '../../src/core/types.ts'
 
 export function cedarPolicy(text: string, more: Partial<CedarPolicy> = {}): CedarPolicy {
