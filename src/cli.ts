@@ -230,12 +230,13 @@ function watchForReload(
   const reloadNow = async (why: string): Promise<void> => {
     try {
       const next = await load()
+      // It may name other files now. Before they are read, so that no change of theirs is lost.
+      watcher.update([...inForce, ...next.files])
       await placing(next, sidecar.reload(next.config))
+      inForce = next.files
+      watcher.update(inForce)
       log.info({ why }, 'configuration reloaded')
       warn(next, log)
-      // It may name other files now.
-      watcher.close()
-      watcher = watchFiles(next.files, (changed) => reload(changed.join(', ')))
     } catch (thrown) {
       const reason = thrown instanceof Error ? thrown.message : String(thrown)
       log.error({ why, reason }, 'the new configuration was not taken; the old one stays in force')
@@ -246,7 +247,8 @@ function watchForReload(
   const reload = (why: string): void => {
     last = last.then(() => reloadNow(why))
   }
-  let watcher = watchFiles(files, (changed) => reload(changed.join(', ')))
+  let inForce = files
+  const watcher = watchFiles(files, (changed) => reload(changed.join(', ')))
   const onHangup = (): void => {
     sidecar.reopenAudit()
     reload('SIGHUP')

@@ -15,7 +15,7 @@ import { fixedDifference } from './config/fixed.ts'
 import { SidecarError } from './core/errors.ts'
 import { urlHost } from './core/net.ts'
 import { type Handler, stack } from './core/pipeline.ts'
-import type { Clock, Decoded, Lifecycle, Metrics, Parsed, Permitted, Principal } from './core/types.ts'
+import type { Clock, Decoded, Lifecycle, Parsed, Permitted, Principal } from './core/types.ts'
 import { classify } from './era/classify.ts'
 import { limiter } from './limit/admit.ts'
 import { type AdminContext, listenAdmin } from './listen/admin.ts'
@@ -30,7 +30,7 @@ import { countCallers, observeCalls } from './observe/calls.ts'
 import { guarded, systemClock } from './observe/clock.ts'
 import type { SidecarLogger } from './observe/logger.ts'
 import { createMetrics } from './observe/metrics.ts'
-import { Records } from './observe/records.ts'
+import { Records, recordingMetrics } from './observe/records.ts'
 import type { FlowOptions } from './session/flow.ts'
 import { ModernClients } from './session/modern-clients.ts'
 import { Registry } from './session/registry.ts'
@@ -75,6 +75,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   const clock = guarded(context.clock ?? systemClock, log)
   const reaper = new Reaper(log)
   let draining = false
+  let reloading: Promise<void> = Promise.resolve()
   /** Of before a reload; their processes end with the sessions that use them. */
   const retired: Lifecycle[] = []
 
@@ -87,21 +88,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     parked: () => world.server.parked,
   })
   const records = new Records(() => world.audit)
-  const metrics: Metrics = {
-    ...registered,
-    asked: (method, principal) => {
-      registered.asked(method, principal)
-      records.asked(method, principal)
-    },
-    processStarted: () => {
-      registered.processStarted()
-      records.event('process_start')
-    },
-    processExited: (reason) => {
-      registered.processExited(reason)
-      records.event('process_exit', { reason })
-    },
-  }
+  const metrics = recordingMetrics(registered, records)
   const serverContext = {
     ...{ clock, log, metrics, reaper, version: context.version },
     onToolsChanged: (principalId: string | undefined) => toolList.invalidate(principalId),
@@ -178,7 +165,8 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     sessions: registry,
     bodies: new BodyReader(config.limits.requestBodyBytes, config.limits.requestBodyBytes * concurrentBodies),
     refusals,
-    opened: records.stream,
+    mayOpen: records.mayOpen,
+    opened: records.opened,
     streams: { clock, keepAliveMs: config.listen.keepAliveMs },
     maxBatch: config.limits.batch,
     messages,
@@ -222,14 +210,25 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     },
     metrics: () => registered.exposition(),
   }
-  const admin = await bound(`${urlHost(config.admin.host)}:${config.admin.port}`, '--admin-port', () =>
-    listenAdmin(config.admin, adminContext),
+  const admin = await bound(
+    `${urlHost(config.admin.host)}:${config.admin.port}`,
+    '--admin-port',
+    () => listenAdmin(config.admin, adminContext),
+    listener,
   )
 
-  async function bound<T>(address: string, flag: string, open: () => Promise<T>): Promise<T> {
+  /** @param opened what is closed again when this cannot be */
+  async function bound<T>(
+    address: string,
+    flag: string,
+    open: () => Promise<T>,
+    opened?: { close(): Promise<void> },
+  ): Promise<T> {
     try {
       return await open()
     } catch (thrown) {
+      await opened?.close()
+      registry.endAll(new SidecarError('ERR_DRAINING'))
       await Promise.all([world.server.close(), world.audit?.close()])
       closeAll(world)
       reaper.close()
@@ -241,6 +240,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
 
   async function stop(): Promise<void> {
     draining = true
+    await reloading.catch(() => {})
     limits.drain()
     registry.drain()
     const end = clock.now() + world.config.shutdownGraceMs
@@ -268,33 +268,52 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       return adminContext.readiness().ready
     },
     reopenAudit: () => world.audit?.reopen(),
-    async reload(next) {
-      const fixed = fixedDifference(world.config, next)
-      if (fixed !== undefined) throw new StartError(`${fixed} cannot change while running; restart for that`)
-      const old = world
-      world = await buildWorld(next, old, worldContext)
-      if (world.tls !== undefined) listener.secureWith(world.tls)
-      log.setLevel(next.log.level)
-      old.security.close()
-      const trusted = (principal: Principal): boolean => stillTrusted(principal, world.security.gate)
-      registry.endUntrusted(trusted)
-      modernClients.endUntrusted(trusted)
-      // Whoever listens asks again, and hears what is allowed now.
-      if (JSON.stringify(old.config.policy.authz) !== JSON.stringify(next.policy.authz)) {
-        registry.withdrawSubscriptions()
-        modernClients.endSubscriptions()
-      }
-      if (old.rates !== world.rates) old.rates?.close()
-      if (old.audit !== world.audit) await old.audit?.close()
-      records.event('config_reload', { config: world.digest })
-      if (world.server === old.server) return
+    // One after the other, so that none swaps out a world that another has just put in.
+    reload: (next) => {
+      const reloaded = reloading.catch(() => {}).then(() => reload(next))
+      reloading = reloaded
+      return reloaded
+    },
+    stop,
+  }
+
+  async function reload(next: Config): Promise<void> {
+    try {
+      await swap(next)
+    } catch (thrown) {
+      records.event('config_reload', { reason: (thrown as Error).message.slice(0, 500) }, 'error')
+      throw thrown
+    }
+  }
+
+  async function swap(next: Config): Promise<void> {
+    const fixed = fixedDifference(world.config, next)
+    if (fixed !== undefined) throw new StartError(`${fixed} cannot change while running; restart for that`)
+    if (draining) throw new StartError('the sidecar is shutting down')
+    const old = world
+    world = await buildWorld(next, old, worldContext)
+    if (world.tls !== undefined) listener.secureWith(world.tls)
+    log.setLevel(next.log.level)
+    old.security.retire(world.security)
+    const trusted = (principal: Principal): boolean => stillTrusted(principal, world.security.gate)
+    registry.endUntrusted(trusted)
+    modernClients.endUntrusted(trusted)
+    // Whoever listens asks again, and hears what is allowed now.
+    if (JSON.stringify(old.config.policy.authz) !== JSON.stringify(next.policy.authz)) {
+      registry.withdrawSubscriptions()
+      modernClients.endSubscriptions()
+    }
+    if (old.rates !== world.rates) old.rates?.close()
+    records.event('config_reload', { config: world.digest })
+    if (world.server !== old.server) {
       toolList.invalidate()
       world.server.start()
       old.server.retire()
       // Of those whose sessions have all ended nothing is left.
       retired.splice(0, retired.length, ...retired.filter(({ processes }) => processes > 0), old.server)
-    },
-    stop,
+    }
+    // Its last lines may take a while.
+    if (old.audit !== world.audit) await old.audit?.close()
   }
 }
 
@@ -304,7 +323,7 @@ function documents({ security: { metadata } }: World, path: string): object | un
 }
 
 function closeAll({ security, rates }: World): void {
-  security.close()
+  security.retire()
   rates?.close()
 }
 

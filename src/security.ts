@@ -1,4 +1,5 @@
 /** The part of the composition that keeps strangers and misuse out: the policy made into what carries it out. */
+import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Authenticator } from './authn/authenticator.ts'
 import type { BearerChallenge } from './authn/challenge.ts'
@@ -9,8 +10,10 @@ import { readSecret } from './authn/token-method.ts'
 import type { AuthzContext } from './authz/authorize.ts'
 import { permitAll } from './authz/permit-all.ts'
 import { scopeHierarchy } from './authz/scopes.ts'
+import { addressSet } from './core/net.ts'
 import type { Layer } from './core/pipeline.ts'
 import type { AuthMethod, AuthzPolicy, Policy, SecretSource } from './core/policy.ts'
+import { Credential } from './core/secret.ts'
 import type { Clock, Decoded, Logger, Permitted } from './core/types.ts'
 import { type Timeouts, timeouts } from './limit/timeouts.ts'
 
@@ -23,8 +26,8 @@ export interface SecurityContext {
   readonly aliases: () => readonly string[]
   /** Paths that clients are given. */
   readonly endpoints: readonly string[]
-  /** Whether a peer's word on addresses and certificates is taken. */
-  readonly trustsPeer: (address: string) => boolean
+  /** Whose word on addresses and certificates is taken, as configured. */
+  readonly proxies: readonly string[]
   /** Whether issuers are asked at once. Default: yes. */
   readonly prefetch?: boolean
 }
@@ -37,24 +40,45 @@ export interface Security {
   /** Calls of tools are judged by what the server says of them. */
   readonly readsHints: boolean
   readonly timeouts: Timeouts
-  close(): void
+  /** Every authenticator, by what it was made of. */
+  readonly made: ReadonlyMap<string, Authenticator>
+  /** Closes what the next one has not taken over. */
+  retire(next?: Security): void
 }
 
-/** @throws an Error that says what is wrong with files, policies or options; nothing is left open then */
-export async function buildSecurity(policy: Policy, context: SecurityContext): Promise<Security> {
+/**
+ * @param previous what it has that would be made the same again is taken over, with all that it remembers: keys of an issuer
+ *   that cannot be reached just now, tokens that were verified
+ * @throws an Error that says what is wrong with files, policies or options; nothing is left open then
+ */
+export async function buildSecurity(
+  policy: Policy,
+  context: SecurityContext,
+  previous?: Security,
+): Promise<Security> {
   const { auth, authz } = policy
   // One name that was configured is the only one.
   const aliases = auth.resource === undefined ? context.aliases : () => []
   const grants = scopeHierarchy(authz.impliedScopes)
   const resource = (): string => auth.resource ?? audienceUrl(policy) ?? context.resource()
-  const built: Authenticator[] = []
+  const { proxies, endpoints } = context
+  const surroundings = [auth.resource, audienceUrl(policy), authz.impliedScopes, proxies, endpoints]
+  const made = new Map<string, Authenticator>()
+  const retire = (next?: Security): void => {
+    const kept = new Set(next?.made.values())
+    for (const each of made.values()) if (!kept.has(each)) each.close?.()
+  }
   try {
     const layers: GateLayer[] = []
     for (const { name, require, methods } of auth.layers) {
       const authenticators: Authenticator[] = []
-      for (const method of methods)
-        authenticators.push(await authenticatorOf(method, { ...context, resource, aliases, grants }))
-      built.push(...authenticators)
+      for (const method of methods) {
+        const making = makingOf([surroundings, method])
+        const same = made.get(making) ?? previous?.made.get(making)
+        const one = same ?? (await authenticatorOf(method, { ...context, resource, aliases, grants }))
+        made.set(making, one)
+        authenticators.push(one)
+      }
       layers.push({ name, require, authenticators })
     }
     const gate = createGate({ ...auth, layers })
@@ -75,13 +99,36 @@ export async function buildSecurity(policy: Policy, context: SecurityContext): P
       metadata,
       ...(await authorizerOf(authz, { ...context, ...demands })),
       timeouts: timeouts(policy.timeouts),
-      close: () => {
-        for (const each of built) each.close?.()
-      },
+      ...{ made, retire },
     }
   } catch (thrown) {
-    for (const each of built) each.close?.()
+    retire(previous)
     throw thrown
+  }
+}
+
+/** A digest of options, with the content of the files that they name and the secrets in them. */
+export function makingOf(options: unknown): string {
+  const hash = createHash('sha256')
+  const visit = (name: string, value: unknown): void => {
+    hash.update(`${name}=`)
+    if (value instanceof Credential) hash.update(value.reveal())
+    else if (typeof value === 'object' && value !== null) {
+      for (const [inner, each] of Object.entries(value)) visit(inner, each)
+    } else hash.update(JSON.stringify(value) ?? 'undefined')
+    if (/file$/i.test(name) && typeof value === 'string') hash.update(contentOf(value))
+    hash.update(';')
+  }
+  visit('', options)
+  return hash.digest('hex')
+}
+
+/** A file that cannot be read is reported by who needs it. */
+function contentOf(file: string): Buffer | string {
+  try {
+    return readFileSync(file)
+  } catch {
+    return ''
   }
 }
 
@@ -93,6 +140,7 @@ interface MethodContext extends SecurityContext {
 // Imported only where they are configured: each costs time at every start.
 async function authenticatorOf(method: AuthMethod, context: MethodContext): Promise<Authenticator> {
   const deps = { prefetch: true, ...context }
+  const proxies = addressSet(context.proxies)
   switch (method.method) {
     case 'bearer':
     case 'apiKey':
@@ -110,7 +158,10 @@ async function authenticatorOf(method: AuthMethod, context: MethodContext): Prom
     case 'kubernetes':
       return (await import('./authn/kubernetes.ts')).kubernetesAuthenticator(method, deps)
     case 'clientCertificate':
-      return (await import('./authn/client-certificate.ts')).certificateAuthenticator(method, context)
+      return (await import('./authn/client-certificate.ts')).certificateAuthenticator(method, {
+        ...context,
+        trustsPeer: (address) => proxies.has(address),
+      })
   }
 }
 

@@ -15,7 +15,7 @@ import type { TlsMaterial } from './listen/tls.ts'
 import type { Audit } from './observe/audit.ts'
 import { systemClock } from './observe/clock.ts'
 import type { SidecarLogger } from './observe/logger.ts'
-import { buildSecurity, type Security, type SecurityContext } from './security.ts'
+import { buildSecurity, makingOf, type Security, type SecurityContext } from './security.ts'
 import { buildServer, type Server, type ServerContext } from './server.ts'
 import { commandProblem } from './upstream/command.ts'
 import { serverEnvironment } from './upstream/environment.ts'
@@ -31,6 +31,8 @@ export interface World {
   readonly limits: LimitOptions
   /** Undefined without rate limits. */
   readonly rates: RateLimiter | undefined
+  /** What they were made of. */
+  readonly ratesMaking: string
   /** Undefined: nothing is recorded. */
   readonly audit: Audit | undefined
   /** Undefined: plain HTTP. */
@@ -62,26 +64,17 @@ export async function buildWorld(
   previous: World | undefined,
   context: WorldContext,
 ): Promise<World> {
-  const opened: { close(): unknown }[] = []
-  const opens = <T extends { close(): unknown }>(made: T, old: T | undefined): T => {
-    if (made !== old) opened.push(made)
-    return made
-  }
+  const { policy } = config
+  let security: Security | undefined
+  let rates: RateLimiter | undefined
   try {
-    const { policy } = config
     const proxies = trustedProxies(config.listen.trustedProxies, config.listen.forwardedHeader)
-    const security = opens(
-      await buildSecurity(policy, {
-        ...context,
-        ...names(config, context.url),
-        trustsPeer: (address) => proxies.has(address),
-      }),
-      undefined,
-    )
-    const rates = await ratesOf(policy, previous, context)
-    if (rates !== undefined) opens(rates, previous?.rates)
+    const around = { ...context, ...names(config, context.url), proxies: config.listen.trustedProxies }
+    security = await buildSecurity(policy, around, previous?.security)
+    rates = await ratesOf(policy, previous, context)
     // Else its first moments would count as an outage.
     await rates?.ready()
+    const ratesMaking = makingOf(policy.rates)
     const tls = await tlsOf(config, context)
     const server = serverOf(config, previous, context)
     const limits: LimitOptions = {
@@ -93,9 +86,22 @@ export async function buildWorld(
     const origin = hostAndOrigin({ ...config.listen, authenticated: policy.auth.layers.length > 0 })
     // Last: it may change the one in force, and after it nothing can fail.
     const audit = await auditOf(policy.audit, previous, context)
-    return { config, digest: digestOf(config), origin, proxies, security, limits, rates, audit, tls, server }
+    return {
+      config,
+      digest: digestOf(config),
+      origin,
+      proxies,
+      security,
+      limits,
+      rates,
+      ratesMaking,
+      audit,
+      tls,
+      server,
+    }
   } catch (thrown) {
-    for (const each of opened) each.close()
+    security?.retire(previous?.security)
+    if (rates !== previous?.rates) rates?.close()
     throw new StartError(thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown })
   }
 }
@@ -113,14 +119,18 @@ export async function checkWorld(config: Config): Promise<void> {
   const context = { clock: systemClock, log, ...names(config, url) }
   try {
     trustedProxies(listen.trustedProxies)
-    const security = await buildSecurity(policy, { ...context, trustsPeer: () => false, prefetch: false })
-    security.close()
+    const around = { ...context, proxies: listen.trustedProxies, prefetch: false }
+    const security = await buildSecurity(policy, around)
+    security.retire()
     if (policy.rates.limits.length > 0) {
       const { rateLimits } = await import('./limit/rate.ts')
       const metrics = { rateStore: () => {} }
       rateLimits({ ...policy.rates, redis: undefined }, { ...context, metrics, readText }).close()
     }
     await tlsOf(config, context)
+    if (policy.rates.redis !== undefined)
+      (await import('./limit/redis-options.ts')).redisOptions(policy.rates.redis, readText)
+    if (config.server.stateKeyFile !== undefined) sealKey(config.server.stateKeyFile)
     if (policy.audit !== undefined) (await import('./observe/audit.ts')).checkAuditPolicy(policy.audit)
   } catch (thrown) {
     throw new StartError(thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown })
@@ -149,7 +159,8 @@ async function ratesOf(
   context: WorldContext,
 ): Promise<RateLimiter | undefined> {
   if (policy.rates.limits.length === 0) return undefined
-  if (previous !== undefined && same(previous.config.policy.rates, policy.rates)) return previous.rates
+  const making = makingOf(policy.rates)
+  if (previous !== undefined && previous.ratesMaking === making) return previous.rates
   const { rateLimits } = await import('./limit/rate.ts')
   return rateLimits(policy.rates, { ...context, readText })
 }

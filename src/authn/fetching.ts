@@ -11,10 +11,16 @@ export class FetchError extends Error {
   override readonly name = 'FetchError'
   /** There was an answer, only not the one that was asked for. */
   readonly answered: boolean
+  /** The answer says that what was asked is wrong (4xx). */
+  readonly refused: boolean
 
-  constructor(message: string, options: ErrorOptions & { readonly answered?: boolean } = {}) {
+  constructor(
+    message: string,
+    options: ErrorOptions & { readonly answered?: boolean; readonly refused?: boolean } = {},
+  ) {
     super(message, options)
     this.answered = options.answered ?? false
+    this.refused = options.refused ?? false
   }
 }
 
@@ -142,7 +148,7 @@ function shownUrl(text: string): string {
 function jsonOf(answer: IncomingMessage, text: string): JsonObject {
   const status = answer.statusCode ?? 0
   if (status >= 300 && status < 400) throw wrong(`a redirect (${status}), and none is followed`)
-  if (status !== 200) throw wrong(`status ${status}`)
+  if (status !== 200) throw wrong(`status ${status}`, status >= 400 && status < 500)
   const encoding = answer.headers['content-encoding']
   if (encoding !== undefined && encoding !== 'identity') throw wrong('an encoding that was not asked for')
   const type = (answer.headers['content-type'] ?? 'no media type').slice(0, 60)
@@ -159,8 +165,8 @@ function jsonOf(answer: IncomingMessage, text: string): JsonObject {
   return value as JsonObject
 }
 
-function wrong(what: string): FetchError {
-  return new FetchError(`it answered with ${what}`, { answered: true })
+function wrong(what: string, refused = false): FetchError {
+  return new FetchError(`it answered with ${what}`, { answered: true, refused })
 }
 
 /** The trust anchors of the moment: a bundle that is replaced takes effect, one that is broken meanwhile does not. */

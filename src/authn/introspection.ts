@@ -6,8 +6,9 @@ import {
   processIntrospectionResponse,
 } from 'oauth4webapi'
 import type { Credential } from '../core/secret.ts'
+import { Unavailable } from './authenticator.ts'
 import { type ClaimRules, identityOf } from './claims.ts'
-import type { Fetcher, JsonObject } from './fetching.ts'
+import { FetchError, type Fetcher, type JsonObject } from './fetching.ts'
 import type { Verified } from './token-cache.ts'
 import { own } from './token-format.ts'
 import { messageOf, refusal, type TokenDeps } from './token-method.ts'
@@ -39,7 +40,8 @@ const maxBytes = 64 * 1024
 export async function introspect(token: string, options: IntrospectionOptions): Promise<Verified> {
   const { deps, checks, cacheMs, issuer } = options
   const answer = await ask(token, options).catch((thrown: unknown) => {
-    throw refusal(`the issuer cannot be asked about it: ${messageOf(thrown)}`)
+    const detail = `the issuer cannot be asked about it: ${messageOf(thrown)}`
+    throw refusal(detail, isOutage(thrown) ? new Unavailable(detail) : thrown)
   })
   if (answer['active'] !== true) throw refusal('the issuer says that it is not active')
   const type = own(answer, 'token_type')
@@ -52,6 +54,15 @@ export async function introspect(token: string, options: IntrospectionOptions): 
   const ends = identity.expiresAt as number
   const size = JSON.stringify(answer).length
   return { identity, until: Math.min(ends, now + cacheMs), keys: undefined, size }
+}
+
+/** The issuer is away or out of order, whatever was asked. One that refuses the token itself (4xx) is neither. */
+function isOutage(thrown: unknown): boolean {
+  for (let each = thrown; each instanceof Error; each = each.cause) {
+    if (each instanceof Unavailable) return true
+    if (each instanceof FetchError && !each.refused) return true
+  }
+  return false
 }
 
 function withSubject(claims: JsonObject, subjectClaim: string): JsonObject {

@@ -11,6 +11,12 @@ const POLL_MS = 5000
 
 const EMPTY = hashOf('')
 
+export interface Watcher {
+  /** From now on these files. What is known of those that stay is kept, so that no change of theirs is lost. */
+  update(paths: readonly string[]): void
+  close(): void
+}
+
 /**
  * Calls `onChange` with the absolute paths of the files whose content is another than before, about 100 ms after
  * the change, 1 s when the file was emptied. A file that vanishes is no change; one that comes back with other content
@@ -21,7 +27,7 @@ const EMPTY = hashOf('')
 export function watchFiles(
   paths: readonly string[],
   onChange: (changed: readonly string[]) => void,
-): { close: () => void } {
+): Watcher {
   const files = new Map(paths.map((path) => [resolve(path), contentHash(path)]))
   const folders = new Map<string, { readonly identity: string; readonly watcher: FSWatcher }>()
   /** Since when a file is empty that was not. */
@@ -101,6 +107,12 @@ export function watchFiles(
 
   follow()
   return {
+    update: (next) => {
+      const wanted = new Set(next.map((path) => resolve(path)))
+      for (const file of files.keys()) if (!wanted.has(file)) files.delete(file)
+      for (const file of wanted) if (!files.has(file)) files.set(file, contentHash(file))
+      follow()
+    },
     close: () => {
       closed = true
       clearTimeout(settle)

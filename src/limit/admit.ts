@@ -66,22 +66,30 @@ export function limiter(options: () => LimitOptions): Limiter {
     const room: Room = lasts
       ? { perPrincipal: limits.subscriptionsPerPrincipal, inAll: undefined }
       : { perPrincipal: limits.inFlightPerPrincipal, inAll: limits.inFlight }
-    const enter = (): void | Promise<void> => {
-      tally.add(principal.id, room)
-      exchange.onSettled(() => tally.remove(principal.id))
-      return proceed(permitted, limits, next)
-    }
-    if (limits.rates === undefined) return enter()
     // Before the charge: a caller without room here would spend what others share with it, and get nothing for it.
-    tally.check(principal.id, room)
-    const pending = limits.rates.check(permitted)
-    if (pending === undefined) return enter()
+    tally.add(principal.id, room)
+    let counted = true
+    const uncount = (): void => {
+      if (counted) tally.remove(principal.id)
+      counted = false
+    }
+    exchange.onSettled(uncount)
+    const refused = (thrown: unknown): never => {
+      uncount()
+      throw thrown
+    }
+    let pending: void | Promise<void>
+    try {
+      pending = limits.rates?.check(permitted)
+    } catch (thrown) {
+      refused(thrown)
+    }
+    if (pending === undefined) return proceed(permitted, limits, next)
     const entered = pending.then(() => {
-      // Cancelled meanwhile: nobody would take it off the tally again.
       if (exchange.settled) return
       refuseWhileDraining()
-      return enter()
-    })
+      return proceed(permitted, limits, next)
+    }, refused)
     return waiting.hold(permitted.sessionId, entered)
   }
 

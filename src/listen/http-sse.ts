@@ -22,10 +22,11 @@ export function httpSse(context: TransportContext): {
       const { request, response, requestId, principal } = identified
       if (identified.httpMethod !== 'GET') throw new SidecarError('ERR_METHOD', { headers: { Allow: 'GET' } })
       requireAccept(request, 'text/event-stream')
-      context.opened(identified)
+      context.mayOpen()
       const stream = new EventStream(response, context.streams, { 'X-Request-Id': requestId })
       const session = context.sessions.open(principal, 'http-sse', stream)
       streams.set(session.id, stream)
+      context.opened(identified)
       endWithCredential(context.streams.clock, principal, stream)
       stream.onClosed(() => streams.delete(session.id))
       // The id names the session; what proves the caller is the credential on each POST.

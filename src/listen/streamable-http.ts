@@ -12,7 +12,9 @@ export interface TransportContext {
   readonly sessions: Sessions
   readonly bodies: BodyReader
   readonly refusals: Refusals
-  /** A long-lived stream is about to be opened, for the audit log. @throws ERR_AUDIT */
+  /** Before a long-lived stream is opened. @throws ERR_AUDIT */
+  readonly mayOpen: () => void
+  /** It was opened, for the audit log. */
   readonly opened: (identified: Identified) => void
   readonly streams: EventStreamOptions
   readonly maxBatch: number
@@ -63,11 +65,12 @@ function get(context: TransportContext, identified: HttpIdentified): void {
   checkVersionHeader(request.headers['mcp-protocol-version'])
   const session = namedSession(context, identified)
   const stream = new EventStream(response, context.streams, { 'X-Request-Id': identified.requestId })
-  context.opened(identified)
+  context.mayOpen()
   const lastEventId = request.headers['last-event-id']
   session.attach(stream, typeof lastEventId === 'string' ? lastEventId : undefined)
   endWithCredential(context.streams.clock, identified.principal, stream)
   stream.open()
+  context.opened(identified)
 }
 
 function remove(context: TransportContext, identified: HttpIdentified): void {

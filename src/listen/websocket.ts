@@ -15,7 +15,9 @@ import { OutletExchange } from './outlet-exchange.ts'
 export interface WebSocketContext {
   readonly sessions: Sessions
   readonly refusals: Refusals
-  /** A connection was made, for the audit log. @throws ERR_AUDIT */
+  /** Before a connection is served. @throws ERR_AUDIT */
+  readonly mayOpen: () => void
+  /** It is, for the audit log. */
   readonly opened: (identified: Identified) => void
   readonly clock: Clock
   readonly maxBatch: number
@@ -81,9 +83,10 @@ function serve(context: WebSocketContext, identified: UpgradeIdentified, ws: Web
   let sessionId: string
   let version: () => string | undefined
   try {
-    context.opened(identified)
+    context.mayOpen()
     const session = context.sessions.open(identified.principal, 'websocket', outlet)
     sessionId = session.id
+    context.opened(identified)
     version = () => session.version
   } catch (thrown) {
     const error = SidecarError.from(thrown)
@@ -122,6 +125,12 @@ function keepAlive({ clock, pingMs }: WebSocketContext, ws: WebSocket): void {
     answered = true
   })
   const timer = clock.after(pingMs, () => {
+    // Nothing is read from it, its pongs neither, while a message waits its turn.
+    if (ws.isPaused) {
+      answered = true
+      timer.refresh()
+      return
+    }
     if (!answered) {
       ws.terminate()
       return

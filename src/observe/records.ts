@@ -1,6 +1,6 @@
 /** What goes into the audit log beside messages: refusals before there is one, sessions, streams, processes, the sidecar itself. */
 import { SidecarError } from '../core/errors.ts'
-import type { Identified, Principal, Received, Transport } from '../core/types.ts'
+import type { Identified, Metrics, Principal, Received, Transport } from '../core/types.ts'
 import type { Audit } from './audit.ts'
 import type { AuditedRequest } from './audit-event.ts'
 import { type AuditType, auditOutcomeOf } from './audit-type.ts'
@@ -35,16 +35,16 @@ export class Records {
     audit.record({ type: 'http_request', outcome, request, principal: refused.principal, error })
   }
 
-  /**
-   * A long-lived stream is about to be opened: the GET stream, an HTTP+SSE stream, a WebSocket.
-   *
-   * @throws ERR_AUDIT while nothing can be recorded and the audit log is configured to block
-   */
-  readonly stream = (request: Identified): void => {
+  /** @throws ERR_AUDIT while nothing can be recorded and the audit log is configured to block */
+  readonly mayOpen = (): void => {
+    if (this.#audit()?.blocked === true)
+      throw new SidecarError('ERR_AUDIT', { headers: { 'Retry-After': '5' } })
+  }
+
+  /** A long-lived stream was opened: the GET stream, an HTTP+SSE stream, a WebSocket. */
+  readonly opened = (request: Identified): void => {
     const { principal } = request
-    const audit = this.#audit()
-    if (audit?.blocked === true) throw new SidecarError('ERR_AUDIT', { headers: { 'Retry-After': '5' } })
-    audit?.record({ type: 'sse_connection', outcome: 'success', request, principal })
+    this.#audit()?.record({ type: 'sse_connection', outcome: 'success', request, principal })
   }
 
   readonly session = {
@@ -75,5 +75,24 @@ export class Records {
     outcome: 'success' | 'error' = 'success',
   ): void => {
     this.#audit()?.record({ type, outcome, details })
+  }
+}
+
+/** Metrics that leave a line in the audit log, too, for what has no other place to be seen from. */
+export function recordingMetrics(metrics: Metrics, records: Records): Metrics {
+  return {
+    ...metrics,
+    asked: (method, principal) => {
+      metrics.asked(method, principal)
+      records.asked(method, principal)
+    },
+    processStarted: () => {
+      metrics.processStarted()
+      records.event('process_start')
+    },
+    processExited: (reason) => {
+      metrics.processExited(reason)
+      records.event('process_exit', { reason }, reason === 'stopped' ? 'success' : 'error')
+    },
   }
 }

@@ -4,6 +4,7 @@ import { SidecarError } from '../../src/core/errors.ts'
 import { messageOf } from '../../src/core/local.ts'
 import { operationOf } from '../../src/core/operation.ts'
 import type { Era } from '../../src/core/types.ts'
+import { honoured } from '../../src/era/discovery.ts'
 import { decoded } from '../support/authz.ts'
 import { written } from '../support/modern-calls.ts'
 
@@ -75,6 +76,38 @@ t.test('notifications and responses are not methods of a capability', async (t) 
   for (const text of ['{"jsonrpc":"2.0","method":"tools/x"}', '{"jsonrpc":"2.0","id":1,"result":{}}']) {
     t.equal(code([], text), 'ok')
   }
+})
+
+t.test('wishes to hear of what is off are taken out, and everything else stays as it was', async (t) => {
+  const asked = (wishes: string, method = 'subscriptions/listen'): string =>
+    `{"jsonrpc":"2.0", "id":1,"method":"${method}","params":{ "notifications": ${wishes} ,"_meta":{"toolsListChanged":1}}}`
+  const heard = (on: On, wishes: string, method?: string): string =>
+    written(compileCapabilities(switches(...on)).listening(messageOf(asked(wishes, method))))
+  const all =
+    '{ "toolsListChanged":true , "promptsListChanged":true,"resourcesListChanged": true, "resourceSubscriptions":[],"taskIds":["t"]}'
+  t.equal(heard(['tools', 'prompts', 'resources'], all), asked(all))
+  t.equal(heard(['tools'], all), asked('{ "toolsListChanged":true , "taskIds":["t"]}'))
+  t.equal(heard(['prompts'], all), asked('{ "promptsListChanged":true,"taskIds":["t"]}'))
+  t.equal(
+    heard(['resources'], all),
+    asked('{ "resourcesListChanged": true, "resourceSubscriptions":[],"taskIds":["t"]}'),
+  )
+  t.equal(heard([], '{"toolsListChanged":true}'), asked('{}'))
+  t.equal(heard([], '{"t\\u006folsListChanged":true,"x":1}'), asked('{"x":1}'), 'spelled with an escape')
+  t.equal(
+    heard([], '{"TOOLSlistChanged":true,"x":1,"toolsListChanged":1}'),
+    asked('{"x":1}'),
+    'other letters',
+  )
+  for (const odd of ['null', '[]', '"toolsListChanged"', '7']) t.equal(heard([], odd), asked(odd))
+  t.equal(heard([], all, 'x/listen'), asked(all, 'x/listen'))
+  const request = messageOf(asked(all))
+  const message = compileCapabilities(switches('tools')).listening(request)
+  t.same(honoured(message, { tools: { listChanged: true }, prompts: { listChanged: true } }), {
+    toolsListChanged: true,
+  })
+  const without = messageOf('{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{}}')
+  t.equal(compileCapabilities(switches()).listening(without), without)
 })
 
 const advertised = (on: On, text: string): string =>

@@ -5,6 +5,7 @@ import { SidecarError } from '../../src/core/errors.ts'
 import { messageOf } from '../../src/core/local.ts'
 import { operationOf } from '../../src/core/operation.ts'
 import type { RuleLayer } from '../../src/core/policy.ts'
+import type { ToolHints } from '../../src/core/tool-hints.ts'
 import type { Decoded, Verdict } from '../../src/core/types.ts'
 import { alice, bob, cedarPolicy, decoded, json, layer, Oracle, policyOf, rule } from '../support/authz.ts'
 import { ManualClock } from '../support/modern-calls.ts'
@@ -185,37 +186,44 @@ t.test('lists are those of the caller', async (t) => {
   t.same(mine.lists('tools', items, decoded('tools/list', {}, { principal: bob })), [{ name: 'b' }])
 })
 
-t.test('what the server last said of a tool is told when it is called', async (t) => {
-  const oracle = new Oracle(({ hints }) => ({ allow: hints?.readOnlyHint === true }))
+t.test('what the server says of a tool is told when it is called, and of each tool of a list', async (t) => {
+  const oracle = new Oracle(({ hints }) => ({ allow: hints?.destructiveHint !== true }), true)
   const { asks, lists } = judge([], oracle)
-  const tool = (name: string, annotations?: object): object => ({ name, annotations })
-  t.match(asks(call('a')), { code: 'ERR_DENIED' }, 'nothing is known yet')
-  const listed = lists('tools', [
-    tool('a', { readOnlyHint: true }),
-    tool('b', { readOnlyHint: false }),
-    tool('c'),
-  ])
-  t.match(listed, [{ name: 'a' }])
-  t.same(asks(call('a')), [{ layer: 'cedar', ids: [] }])
-  for (const name of ['b', 'c', 'd']) t.match(asks(call(name)), { code: 'ERR_DENIED' }, name)
-  lists('tools', [tool('a')])
-  t.match(asks(call('a')), { code: 'ERR_DENIED' }, 'it says so no more')
-  t.equal(oracle.asked.at(-1)?.hints, undefined)
+  const known = (name: string, toolHints: ToolHints | undefined): Decoded => ({ ...call(name), toolHints })
+  t.same(asks(known('a', { destructiveHint: false })), [{ layer: 'cedar', ids: [] }])
+  t.same(asks(known('a', {})), [{ layer: 'cedar', ids: [] }], 'it is known that there are none')
+  t.same(oracle.asked.at(-1)?.hints, {})
+  t.match(asks(known('a', { destructiveHint: true })), {
+    code: 'ERR_DENIED',
+    detail: /no policy permits it$/,
+  })
+  const tool = (name: string, annotations?: object): object => ({
+    name,
+    ...(annotations && { annotations }),
+  })
+  const [a, b, c] = [tool('a', { destructiveHint: false }), tool('b', { destructiveHint: true }), tool('c')]
+  t.same(lists('tools', [a, b, c]), [a, c], 'a list tells itself')
+  t.match(asks(call('a')), { code: 'ERR_DENIED' }, 'nothing is learnt from it')
 })
 
-t.test('no more is remembered of tools than there is room for', async (t) => {
-  const { asks, lists } = judge([], new Oracle(({ hints }) => ({ allow: hints !== undefined })))
-  const annotations = { readOnlyHint: true }
-  lists('tools', [
-    { name: 'first', annotations },
-    { name: 'n'.repeat(257), annotations },
-  ])
-  t.ok(Array.isArray(asks(call('first'))))
-  t.match(asks(call('n'.repeat(257))), { code: 'ERR_DENIED' })
-  lists(
-    'tools',
-    Array.from({ length: 4096 }, (_, i) => ({ name: `t${i}`, annotations })),
+t.test('without a word of the server on it a tool is not used where policies go by that', async (t) => {
+  const oracle = new Oracle(() => ({ allow: true }), true)
+  const { asks, lists } = judge([], oracle)
+  t.match(asks(call('a')), {
+    code: 'ERR_DENIED',
+    detail:
+      'cedar: tools/call of tool "a" to "user:alice": error: "what the server says of it is not known: there is no list of tools, or it does not hold this one exactly once"',
+    verdict: { layer: 'cedar', ids: [] },
+  })
+  t.same(oracle.asked, [])
+  const twice = messageOf(
+    '{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"a","annotations":{},"annotations":{}}]}}',
   )
-  t.match(asks(call('first')), { code: 'ERR_DENIED' })
-  t.ok(Array.isArray(asks(call('t0'))) && Array.isArray(asks(call('t4095'))))
+  const made = createJudge(policyOf({ cedar: cedarPolicy }), { clock: new ManualClock(), cedar: oracle })
+  const mayList = made?.listing(decoded('tools/list')) ?? (() => true)
+  t.same(json(filteredList(twice, 'tools', mayList)).result.tools, [], 'nor is it listed')
+  t.same(asks(decoded('prompts/get', { name: 'p' })), [{ layer: 'cedar', ids: [] }], 'others have no hints')
+  t.same(lists('prompts', [{ name: 'p' }]), [{ name: 'p' }])
+  const indifferent = judge([], new Oracle(() => ({ allow: true })))
+  t.same(indifferent.asks(call('a')), [{ layer: 'cedar', ids: [] }], 'nobody wants to know')
 })

@@ -40,7 +40,15 @@ t.test('an answer in band has status 200 once the request id is known', async (t
   }
   const answers = codes.filter((code) => errorTable[code].inBand)
   t.same(answers, [
-    ...['ERR_UNSUPPORTED', 'ERR_REQUEST_STATE', 'ERR_PARAMS', 'ERR_TASK_UNKNOWN', 'ERR_ROUNDS', 'ERR_INPUT'],
+    ...[
+      'ERR_TOOL_UNKNOWN',
+      'ERR_UNSUPPORTED',
+      'ERR_REQUEST_STATE',
+      'ERR_PARAMS',
+      'ERR_TASK_UNKNOWN',
+      'ERR_ROUNDS',
+      'ERR_INPUT',
+    ],
     ...['ERR_UPSTREAM_EXIT', 'ERR_UPSTREAM_MESSAGE', 'ERR_TIMEOUT'],
   ])
 })

@@ -274,21 +274,33 @@ t.test('with all, the password names the principal, and the session wants both e
   t.equal((await post(all.url, call(1, 'echo'), session)).status, 200)
 })
 
-/** Milliseconds of the fastest of some requests: what other processes take from this one only adds to it. */
-async function fastest(count: number, url: string, headers: () => Credential): Promise<number> {
-  let best = Number.POSITIVE_INFINITY
-  for (let i = 0; i < count; i++) {
+/**
+ * Milliseconds of the fastest of some requests of two kinds, which take turns: what other processes take from this one only
+ * adds to them, and to both alike.
+ */
+async function fastest(
+  count: number,
+  url: string,
+  ...kinds: readonly [() => Credential, () => Credential]
+): Promise<[number, number]> {
+  const best: [number, number] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]
+  for (let i = 0; i < count * 2; i++) {
+    const kind = (i % 2) as 0 | 1
     const start = performance.now()
-    t.equal((await post(url, initialize(), headers())).status, 401)
-    best = Math.min(best, performance.now() - start)
+    t.equal((await post(url, initialize(), kinds[kind]())).status, 401)
+    best[kind] = Math.min(best[kind], performance.now() - start)
   }
   return best
 }
 
 t.test('an unknown name takes as long as a wrong password', async (t) => {
   let n = 0
-  const known = await fastest(6, any.url, () => basic('bob', `wrong ${++n}`))
-  const unknown = await fastest(6, any.url, () => basic(`nobody${++n}`, `wrong ${n}`))
+  const [known, unknown] = await fastest(
+    6,
+    any.url,
+    () => basic('bob', `wrong ${++n}`),
+    () => basic(`nobody${++n}`, `wrong ${n}`),
+  )
   t.ok(known > 5, `a wrong password is worked on: ${known} ms`)
   t.ok(unknown > known / 3 && unknown < known * 3, `${unknown} ms, not far from ${known} ms`)
 })
@@ -296,8 +308,12 @@ t.test('an unknown name takes as long as a wrong password', async (t) => {
 t.test('with all, the time of a refusal does not tell that the password was right', async (t) => {
   let n = 0
   const bad = key('wrong-0123456789')
-  const wrong = await fastest(6, all.url, () => ({ ...basic('eve', `wrong ${++n}`), ...bad }))
-  const right = await fastest(6, all.url, () => ({ ...basic('eve', 'eve has one'), ...bad }))
+  const [wrong, right] = await fastest(
+    6,
+    all.url,
+    () => ({ ...basic('eve', `wrong ${++n}`), ...bad }),
+    () => ({ ...basic('eve', 'eve has one'), ...bad }),
+  )
   t.ok(right > wrong / 3, `${right} ms with the right password, ${wrong} ms with a wrong one`)
 })
 

@@ -23,7 +23,9 @@ test('what a legacy server asks a modern client', async (t) => {
     })
   const { base } = await start()
   const visit = { url: 'https://example.org/b', message: 'Please visit', errorPath: true }
-  const asked = (peer: Peer) => peer.user.asked.map(({ params }) => params)
+  // The server also asks for roots, 350 ms after its start, whatever runs.
+  const asked = (peer: Peer) =>
+    peer.user.asked.filter(({ method }) => method !== 'roots/list').map(({ params }) => params)
 
   for (const route of [pinned, pinnedSocket]) {
     t.test(`${nameOf(route)}: a URL that is required by an error is asked for like any other`, async (t) => {
