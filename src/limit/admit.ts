@@ -78,18 +78,22 @@ export function limiter(options: () => LimitOptions): Limiter {
       uncount()
       throw thrown
     }
-    let pending: void | Promise<void>
-    try {
-      pending = limits.rates?.check(permitted)
-    } catch (thrown) {
-      refused(thrown)
+    const charge = (): void | Promise<void> => {
+      try {
+        return limits.rates?.check(permitted)
+      } catch (thrown) {
+        return refused(thrown)
+      }
     }
+    const pending = charge()
     if (pending === undefined) return proceed(permitted, limits, next)
-    const entered = pending.then(() => {
-      if (exchange.settled) return
-      refuseWhileDraining()
-      return proceed(permitted, limits, next)
-    }, refused)
+    const entered = pending
+      .then(() => {
+        if (exchange.settled) return
+        refuseWhileDraining()
+        return proceed(permitted, limits, next)
+      })
+      .catch(refused)
     return waiting.hold(permitted.sessionId, entered)
   }
 
