@@ -79,8 +79,10 @@ async function checkImage() {
       const { dependencies, devDependencies } = JSON.parse(
         readFileSync(join(project, 'package.json'), 'utf8'),
       )
-      for (const name of Object.keys(dependencies)) assert.ok(names.includes(name), `${name} is missing`)
-      for (const name of Object.keys(devDependencies)) assert.ok(!names.includes(name), `${name} is there`)
+      // Of a scoped package its folder is the scope.
+      const folders = (packages) => new Set(Object.keys(packages).map((name) => name.split('/', 1)[0]))
+      for (const name of folders(dependencies)) assert.ok(names.includes(name), `${name} is missing`)
+      for (const name of folders(devDependencies)) assert.ok(!names.includes(name), `${name} is there`)
       assert.deepEqual(
         names.filter((name) => name.startsWith('/')),
         [],
