@@ -203,3 +203,21 @@ t.test('watching keeps no process alive', async (t) => {
   const { status, signal } = spawnSync(process.execPath, args, { timeout: 30_000 })
   t.same({ status, signal }, { status: 0, signal: null })
 })
+
+t.test('other files can be named without losing a change of those that stay', async (t) => {
+  const folder = t.testdir({ a: '1', b: '1', c: '1' })
+  const [a, b, c] = ['a', 'b', 'c'].map((name) => join(folder, name)) as [string, string, string]
+  const calls: (readonly string[])[] = []
+  const watcher = watchFiles([a, b], (changed) => calls.push(changed))
+  t.teardown(() => watcher.close())
+  writeFileSync(a, '2')
+  // Before anybody has looked: it must not count as what is known of the file.
+  watcher.update([a, c])
+  for (let look = 0; calls.length < 1 && look < 400; look++) await wait(20)
+  t.same(calls, [[a]])
+  writeFileSync(b, '2')
+  writeFileSync(c, '2')
+  for (let look = 0; calls.length < 2 && look < 400; look++) await wait(20)
+  await wait(QUIET_MS)
+  t.same(calls, [[a], [c]], 'the new one is watched, the one that was left out is not')
+})

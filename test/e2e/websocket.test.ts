@@ -320,3 +320,15 @@ t.test('a shutdown closes with 1001', async (t) => {
 })
 
 t.teardown(() => shared.close())
+
+t.test('a slow start is waited for, however many pings go unanswered meanwhile', async (t) => {
+  const { base } = await startTestSidecar(t, {
+    server: ['--init-delay=900'],
+    flags: { webSocket: true },
+    config: { listen: { keepAliveMs: 100 }, server: { warmSpares: 0, era: 'legacy' } },
+  })
+  const socket = await openSocket(base)
+  t.match(await socket.request(initialize('2025-11-25')), { result: { protocolVersion: '2025-11-25' } })
+  t.equal(socket.closed(), undefined)
+  socket.close()
+})

@@ -1,8 +1,12 @@
+import { execFile } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import tap, { type Test } from 'tap'
-import { startCli } from '../support/cli.ts'
+import { startConfigured } from '../support/callers.ts'
+import { cliCommand, startCli } from '../support/cli.ts'
+import { signingKey } from '../support/jwt-keys.ts'
 import { alive, folder, pidFile } from '../support/processes.ts'
+import { cut, json, scriptedIssuer } from '../support/scripted-issuer.ts'
 import { scriptedCommand, startTestSidecar, testConfig, until } from '../support/sidecar.ts'
 import { openSocket, openSse } from '../support/streams.ts'
 import { bearerTokens } from '../support/tokens.ts'
@@ -149,3 +153,67 @@ test('what was opened with a token that was replaced is closed', async (t) => {
   t.match(await other.request(call(1, 'echo', { text: 'still here' })), { id: 1, result: {} })
   other.close()
 })
+
+test('a reload keeps the keys of an issuer that is away, and drops them when its method changes', async (t) => {
+  const issuer = await scriptedIssuer(t)
+  const key = signingKey('k1')
+  issuer.answers['/keys'] = json({ keys: [key.jwk] })
+  const settings = (clockTolerance: string, requestTimeout: string): string =>
+    JSON.stringify({
+      auth: {
+        fetching: { allowHttp: true, allowPrivateAddresses: true },
+        jwt: { issuer: issuer.url, jwksUrl: `${issuer.url}/keys`, audiences: ['mcp'], clockTolerance },
+      },
+      limits: { requestTimeout },
+    })
+  const { url, reload } = await startConfigured(t, settings('30s', '60s'))
+  const exp = Math.floor(Date.now() / 1000) + 3600
+  const as = (sub: string) => ({
+    Authorization: `Bearer ${key.token({ iss: issuer.url, aud: 'mcp', sub, exp })}`,
+  })
+  t.equal((await post(url, initialize(), as('alice'))).status, 200)
+  issuer.answers['/keys'] = cut
+  await reload(settings('30s', '50s'))
+  t.equal((await post(url, initialize(), as('bob'))).status, 200, 'nobody else is locked out by it')
+  await reload(settings('20s', '50s'))
+  t.equal((await post(url, initialize(), as('carol'))).status, 401, 'another method begins anew')
+})
+
+test('reloads come one after the other, and none outlives the stop', async (t) => {
+  const tokens = bearerTokens(t, 'alice')
+  const options = { flags: tokens.flags }
+  const { sidecar, logs } = await startTestSidecar(t, options)
+  const config = await testConfig(options)
+  const other = { ...config, limits: { ...config.limits, requestTimeoutMs: 1234 } }
+  const all = [sidecar.reload(other), sidecar.reload(config), sidecar.reload(other)]
+  await Promise.all(all)
+  t.equal(sidecar.config.limits.requestTimeoutMs, 1234, 'the last one is in force')
+  const late = sidecar.reload(config)
+  const stopped = sidecar.stop()
+  await Promise.allSettled([late, stopped])
+  await t.rejects(sidecar.reload(other), { message: 'the sidecar is shutting down' })
+  t.notOk(logs.some(({ level }) => level === 'error'))
+})
+
+test('an admin port that is in use is one line, and nothing goes on', async (t) => {
+  const { adminUrl } = await startTestSidecar(t)
+  const taken = new URL(adminUrl).port
+  const [program, ...args] = cliCommand() as [string, ...string[]]
+  const options = ['--port', '0', '--admin-port', taken, '--', ...scriptedCommand]
+  // It has to end by itself: the time is for a machine that is busy.
+  const { status, stderr } = await ended(program, [...args, ...options], 20_000)
+  t.equal(status, 1)
+  t.match(stderr, `cannot listen on 127.0.0.1:${taken}: it is in use`)
+})
+
+function ended(
+  program: string,
+  args: readonly string[],
+  timeout: number,
+): Promise<{ readonly status: number | undefined; readonly stderr: string }> {
+  return new Promise((resolve) => {
+    const child = execFile(program, args, { timeout, killSignal: 'SIGKILL' }, (_error, _stdout, stderr) => {
+      resolve({ status: child.exitCode ?? undefined, stderr })
+    })
+  })
+}
