@@ -7,7 +7,7 @@ import { watchFiles } from './config/watch.ts'
 import { type Sidecar, StartError, startSidecar } from './main.ts'
 import type { VerifyOptions } from './observe/audit-verify.ts'
 import { createLogger, type LogOutput, type SidecarLogger } from './observe/logger.ts'
-import { startReport } from './report.ts'
+import { enforcement, startReport } from './report.ts'
 
 /** What the command line reads and writes; a test passes its own. */
 export interface Terminal {
@@ -70,7 +70,8 @@ export async function runCli(terminal: Terminal): Promise<number> {
       const { checkWorld } = await import('./world.ts')
       await placing(loaded, checkWorld(loaded.config))
       const { explainConfig, explainPolicy } = await import('./config/explain.ts')
-      const lines = explain === true ? explainPolicy(loaded) : explainConfig(loaded)
+      const { notEnforced } = enforcement(loaded.config)
+      const lines = explain === true ? explainPolicy(loaded, notEnforced) : explainConfig(loaded)
       stdout.write(`${lines.join('\n')}\n`)
     })
   program

@@ -56,7 +56,7 @@ const methodNames: Readonly<Record<AuthMethod['method'], string>> = {
 }
 
 /** What holds and what does not, in words for whoever signs it off. */
-function enforcement(config: Config): { readonly enforced: string[]; readonly notEnforced: string[] } {
+export function enforcement(config: Config): { readonly enforced: string[]; readonly notEnforced: string[] } {
   const { policy, listen, server } = config
   const { auth, authz, rates, audit } = policy
   const enforced: string[] = []

@@ -18,10 +18,15 @@ const MAX_WIDTH = 90
 /**
  * The policy that is in force, for a person: who may come in, what they may do, how often, what is recorded and what is
  * not enforced, each with where it comes from. Holds no secrets.
+ *
+ * @param notEnforced default: what the policy itself leaves to others
  */
-export function explainPolicy(loaded: LoadedConfig): readonly string[] {
+export function explainPolicy(
+  loaded: LoadedConfig,
+  notEnforced: readonly string[] = loaded.config.policy.notEnforced,
+): readonly string[] {
   const { config, warnings } = loaded
-  const { auth, authz, rates, timeouts, audit, notEnforced } = config.policy
+  const { auth, authz, rates, timeouts, audit } = config.policy
   const rows = [
     ...authRows(auth, loaded),
     ...authzRows(authz, loaded),
