@@ -4,12 +4,12 @@ import { join } from 'node:path'
 import t from 'tap'
 import { hashPassword } from '../../src/authn/password-hash.ts'
 import { configFile } from '../support/config-file.ts'
-import { alike, type Headers, waysInto } from '../support/doors.ts'
 import { forwardClock } from '../support/forward-clock.ts'
 import { hmac, jwtOf, signingKey } from '../support/jwt-keys.ts'
 import { folder } from '../support/processes.ts'
 import { cut, html, json, redirect, scriptedIssuer, silence } from '../support/scripted-issuer.ts'
 import { startTestSidecar, until } from '../support/sidecar.ts'
+import { alike, type Headers, waysInto } from '../support/ways-in.ts'
 import { initialize, post, type RawResponse } from '../support/wire.ts'
 
 const issuer = await scriptedIssuer(t)

@@ -8,7 +8,6 @@ import {
 } from '@modelcontextprotocol/client'
 import t from 'tap'
 import { configFile } from '../support/config-file.ts'
-import { waysInto } from '../support/doors.ts'
 import { official } from '../support/everything.ts'
 import { forwardClock } from '../support/forward-clock.ts'
 import { identityProvider, type TokenWish } from '../support/identity-provider.ts'
@@ -19,6 +18,7 @@ import { refused } from '../support/refusal.ts'
 import { startTestSidecar, type TestSidecar, until } from '../support/sidecar.ts'
 import { openSocket, openSse } from '../support/streams.ts'
 import { bearerTokens } from '../support/tokens.ts'
+import { waysInto } from '../support/ways-in.ts'
 import { call, follow, initialize, open, openSession, post, type RawResponse, send } from '../support/wire.ts'
 
 const idp = await identityProvider(t, { scopes: ['mcp:read', 'mcp:write', 'mcp:admin', 'mcp:audit'] })
