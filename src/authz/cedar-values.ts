@@ -34,8 +34,13 @@ export function cedarNumber(value: number, decimals: boolean): Json | Unreadable
   return { __extn: { fn: 'decimal', arg: text } }
 }
 
+/** No number that Cedar can hold needs more. Characters. */
+const maxNumberText = 64
+
 /** The same of JSON text: refused where readers of the text may come to different numbers. */
 export function cedarNumberText(text: string, decimals: boolean): Json | Unreadable {
+  // Before anything looks through it: an argument may be megabytes of digits.
+  if (text.length > maxNumberText) return new Unreadable('a number of too many digits')
   const digits = significant(text)
   const value = Number(text)
   // Up to 15 significant digits survive the way to a double and back, unless so little is left that it is none.

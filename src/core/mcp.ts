@@ -107,6 +107,11 @@ const methods = new Set([
   'notifications/subscriptions/acknowledged',
 ])
 
+/** A method that only requests have. */
+export function isRequestMethod(method: string): boolean {
+  return methods.has(method) && !method.startsWith('notifications/')
+}
+
 /** The method as a metric label: a client chooses method names, so unknown ones share one label. */
 export function methodLabel(method: string): string {
   return methods.has(method) ? method : 'other'

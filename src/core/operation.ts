@@ -2,7 +2,7 @@
 import { SidecarError } from './errors.ts'
 import { elements, folded, members } from './json.ts'
 import type { Message, Span } from './jsonrpc.ts'
-import { listMembers } from './mcp.ts'
+import { isRequestMethod, listMembers } from './mcp.ts'
 
 /** An object of the server that an operation uses. */
 export interface Target {
@@ -45,9 +45,14 @@ const fixed = new Map<string, Operation>([
 /**
  * The operation of a message. Notifications and responses of a client are `free`.
  *
- * @throws ERR_PARAMS where readers of the body may differ about the object it names
+ * @throws ERR_PARAMS where readers of the body may differ about the object it names, ERR_INVALID_REQUEST for a request that
+ *   was sent as a notification
  */
 export function operationOf(message: Message): Operation {
+  if (message.kind === 'notification' && isRequestMethod(message.method)) {
+    // Some servers carry out whatever has a method, and nothing that limits or records calls would have seen it.
+    throw new SidecarError('ERR_INVALID_REQUEST', { detail: 'a method of requests, sent without an id' })
+  }
   if (message.kind !== 'request') return free
   switch (message.method) {
     case 'tools/call':

@@ -84,13 +84,20 @@ export function writeError(
   const body = rpcErrorText(error, idText, requestId)
   response.writeHead(error.httpStatus(idText !== undefined), {
     ...error.headers,
-    // A body that was not asked for is not waited for either.
-    ...(request.complete || !hasBody(request) ? {} : { Connection: 'close' }),
+    ...(closes(request, error) ? { Connection: 'close' } : {}),
     'Content-Type': 'application/json',
     'Content-Length': Buffer.byteLength(body),
     'X-Request-Id': requestId,
   })
   response.end(body)
+}
+
+/**
+ * A body that was not asked for is not waited for. Of a stranger no body is read, come or not: whether it had come would tell
+ * how long his credential was looked at.
+ */
+function closes(request: IncomingMessage, { code }: SidecarError): boolean {
+  return hasBody(request) && (!request.complete || code.startsWith('ERR_AUTH_'))
 }
 
 function hasBody({ headers }: IncomingMessage): boolean {

@@ -122,3 +122,11 @@ t.test('any spelling with escapes is found, and no query breaks the search', asy
     1000,
   )
 })
+
+t.test('blanks inside a credential cost no more than their number', async (t) => {
+  const value = `a${' '.repeat(12_000)}b`
+  const start = performance.now()
+  for (let i = 0; i < 200; i++)
+    t.equal(schemeValue({ headers: { authorization: `Bearer \t ${value} \t` } }, 'Bearer'), value)
+  t.ok(performance.now() - start < 1000, 'the square of it would take minutes')
+})

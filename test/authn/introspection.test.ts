@@ -67,7 +67,12 @@ t.test('an introspection endpoint', async (t) => {
     t.equal(decodeURIComponent((password ?? '').replaceAll('+', ' ')), secret)
     t.match(headers['content-type'], /^application\/x-www-form-urlencoded/)
     t.match(identity, {
-      ...{ id: `jwt:${issuer}|alice`, method: 'oidc', scopes: ['a', 'b'], expiresAt: good.exp * 1000 + 30_000 },
+      ...{
+        id: `jwt:${issuer}|alice`,
+        method: 'oidc',
+        scopes: ['a', 'b'],
+        expiresAt: good.exp * 1000 + 30_000,
+      },
       claims: { iss: issuer, sub: 'alice', active: undefined },
     })
     t.equal(until, clock.epoch() + 60_000, 'the answer is believed so long')

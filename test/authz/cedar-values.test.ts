@@ -99,3 +99,9 @@ t.test('values nest ten deep', async (t) => {
   t.match(refused(cedarValue(nested(11), false)), /deeper than 10/)
   t.match(refused(cedarValue({ a: { '\ud800': 1 } }, false)), /Unicode/)
 })
+
+t.test('megabytes of digits cost nothing', async (t) => {
+  const start = performance.now()
+  t.ok(cedarNumberText(`1.${'0'.repeat(4_000_000)}1`, false) instanceof Unreadable)
+  t.ok(performance.now() - start < 500)
+})

@@ -52,7 +52,6 @@ t.test('without a readable name there is an operation and no target', async (t) 
 t.test('notifications and answers touch no object', async (t) => {
   const of = (value: object) => operationOf(messageOf(JSON.stringify({ jsonrpc: '2.0', ...value }))).kind
   t.equal(of({ method: 'notifications/cancelled', params: { requestId: 1 } }), 'free')
-  t.equal(of({ method: 'tools/call', params: { name: 'x' } }), 'free', 'nothing is called without an id')
   t.equal(of({ id: 1, result: {} }), 'free')
 })
 
@@ -80,4 +79,13 @@ t.test('an object that readers may read differently is refused', async (t) => {
     const message = messageOf(`{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":${params}}`)
     t.throws(() => operationOf(message), refused, notifications)
   }
+})
+
+t.test('a request without an id is none, and no notification either', async (t) => {
+  for (const method of ['tools/call', 'initialize', 'tasks/cancel', 'completion/complete']) {
+    const message = messageOf(JSON.stringify({ jsonrpc: '2.0', method, params: { name: 'x' } }))
+    t.throws(() => operationOf(message), { code: 'ERR_INVALID_REQUEST' }, method)
+  }
+  const own = messageOf('{"jsonrpc":"2.0","method":"x/unheard-of"}')
+  t.equal(operationOf(own).kind, 'free', 'what nobody here knows may be a notification')
 })

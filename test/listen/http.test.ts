@@ -48,8 +48,10 @@ t.test('an answer in band is 200 once the id is known, and its own status before
 
 t.test('whose body was not read has its connection closed; others keep it', async (t) => {
   const url = await serve(t, (io) => {
-    const answer = (): void => writeError({ ...io, requestId: 'r' }, new SidecarError('ERR_AUTH_MISSING'))
-    if (io.request.url === '/read') io.request.resume().on('end', answer)
+    const { url } = io.request
+    const code = url === '/stranger' ? 'ERR_AUTH_INVALID' : 'ERR_DENIED'
+    const answer = (): void => writeError({ ...io, requestId: 'r' }, new SidecarError(code))
+    if (url !== '/') io.request.resume().on('end', answer)
     else answer()
   })
   const connection = (path: string, body: string): Promise<string | undefined> =>
@@ -68,6 +70,7 @@ t.test('whose body was not read has its connection closed; others keep it', asyn
     })
   t.equal(await connection('', 'part'), 'close')
   t.equal(await connection('read', 'the whole'), 'keep-alive')
+  t.equal(await connection('stranger', 'the whole'), 'close', 'how long he was looked at does not show')
 })
 
 t.test(
