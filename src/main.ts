@@ -173,7 +173,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   }
   const http = stack<HttpReceived>()
     .push(checkOrigin(origin)) // a page that was re-pointed here gets no further
-    .push(cors) // a preflight carries no credentials
+    .push(cors(() => world.security.gate.headers)) // a preflight carries no credentials
     .push(wellKnown((path) => documents(world, path))) // how to get a credential is told without one
     .push(authenticate(authentication)) // before any byte of the body
     .push(countCallers(metrics))

@@ -57,9 +57,14 @@ const fetching = {
 }
 
 /** What every kind of token is held against. */
+/** A list that says, when it is empty, what then stands in. */
+function unlessEmpty<T>(type: ValueType<readonly T[]>, meaning: string): ValueType<readonly T[]> {
+  return { ...type, show: (values) => (values.length === 0 ? meaning : type.show(values)) }
+}
+
 const checks = {
   audiences: defaulted(
-    list(word('text')),
+    unlessEmpty(list(word('text')), 'the resource'),
     [],
     'Accepted values of `aud`; one of them must be in it. Empty: the resource, `auth.resource`.',
   ),
@@ -124,7 +129,7 @@ export const jwtType = object(
       'File with the secret of HS256, HS384 or HS512, at least 32 bytes. Whoever can verify such a token can make one.',
     ),
     algorithms: defaulted(
-      list(algorithm),
+      unlessEmpty(list(algorithm), 'the default'),
       [],
       `${algorithms}; with \`secretFile\` those of HS256 to HS512 that it is long enough for. \`none\` is never accepted.`,
     ),
@@ -175,7 +180,11 @@ export const oidcType = object(
       '60s',
       'How long the answer of an introspection is believed; a token withdrawn meanwhile is still accepted.',
     ),
-    algorithms: defaulted(list(choice<string>(...ASYMMETRIC)), [], `${algorithms}.`),
+    algorithms: defaulted(
+      unlessEmpty(list(choice<string>(...ASYMMETRIC)), 'the default'),
+      [],
+      `${algorithms}.`,
+    ),
     ...checks,
     ...fetching,
   },

@@ -1,5 +1,5 @@
 import { SidecarError } from '../core/errors.ts'
-import type { Handler } from '../core/pipeline.ts'
+import type { Handler, Layer } from '../core/pipeline.ts'
 import type { HttpIdentified, HttpTrusted } from './http.ts'
 import { httpSse } from './http-sse.ts'
 import { corsHeaders, preflightHeaders } from './origin.ts'
@@ -30,11 +30,17 @@ export function dispatch(served: () => Served, context: TransportContext): Handl
 /**
  * CORS for pages of allowed origins. A preflight is answered here: browsers send it without credentials, so it
  * cannot pass authentication (Fetch standard, "CORS-preflight fetch").
+ *
+ * @param credentials headers that carry them, in lower case
  */
-export function cors(trusted: HttpTrusted, next: Handler<HttpTrusted>): void | Promise<void> {
-  const { origin, response, httpMethod, headers } = trusted
-  if (origin === undefined) return next(trusted)
-  for (const [name, value] of Object.entries(corsHeaders(origin))) response.setHeader(name, value)
-  if (httpMethod !== 'OPTIONS' || headers['access-control-request-method'] === undefined) return next(trusted)
-  response.writeHead(204, preflightHeaders(headers['access-control-request-headers'])).end()
+export function cors(credentials: () => Iterable<string>): Layer<HttpTrusted, HttpTrusted> {
+  return (trusted, next) => {
+    const { origin, response, httpMethod, headers } = trusted
+    if (origin === undefined) return next(trusted)
+    for (const [name, value] of Object.entries(corsHeaders(origin))) response.setHeader(name, value)
+    if (httpMethod !== 'OPTIONS' || headers['access-control-request-method'] === undefined)
+      return next(trusted)
+    const requested = headers['access-control-request-headers']
+    response.writeHead(204, preflightHeaders(requested, credentials())).end()
+  }
 }

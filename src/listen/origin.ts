@@ -99,8 +99,10 @@ export function corsHeaders(origin: string): Record<string, string> {
   }
 }
 
-const allowedHeaders =
-  'Accept, Authorization, Content-Type, Last-Event-ID, Mcp-Method, Mcp-Name, MCP-Protocol-Version, Mcp-Session-Id, X-API-Key'
+const allowedHeaders = [
+  ...['accept', 'authorization', 'content-type', 'last-event-id', 'mcp-method', 'mcp-name'],
+  ...['mcp-protocol-version', 'mcp-session-id', 'x-api-key'],
+]
 
 /** Tools name these, so there is no list of them (2026-07-28, server/tools, "x-mcp-header"). */
 const parameterHeader = /^mcp-param-[\w.!#$%&'*+^`|~-]{1,100}$/
@@ -110,8 +112,12 @@ const maxParameterHeaders = 100
  * What a preflight is told on top of {@link corsHeaders}.
  *
  * @param requested its Access-Control-Request-Headers
+ * @param credentials headers of credentials, beside the usual ones
  */
-export function preflightHeaders(requested: string | undefined): Readonly<Record<string, string>> {
+export function preflightHeaders(
+  requested: string | undefined,
+  credentials: Iterable<string> = [],
+): Readonly<Record<string, string>> {
   const parameters = (requested ?? '')
     .toLowerCase()
     .split(',', maxParameterHeaders)
@@ -119,7 +125,9 @@ export function preflightHeaders(requested: string | undefined): Readonly<Record
     .filter((name) => parameterHeader.test(name))
   return {
     'Access-Control-Allow-Methods': 'GET, POST, DELETE',
-    'Access-Control-Allow-Headers': [allowedHeaders, ...parameters].join(', '),
+    'Access-Control-Allow-Headers': [...new Set([...allowedHeaders, ...credentials, ...parameters])].join(
+      ', ',
+    ),
     'Access-Control-Max-Age': '7200',
   }
 }

@@ -340,3 +340,12 @@ t.test('headers that a tool has named may be sent, and no others of that look', 
   const many = Array.from({ length: 5000 }, (_, i) => `mcp-param-${i}`).join(',')
   t.ok((preflightHeaders(many)['Access-Control-Allow-Headers'] ?? '').length < 4000)
 })
+
+t.test('a header of credentials that was configured may be sent by pages', async (t) => {
+  const { 'Access-Control-Allow-Headers': headers } = preflightHeaders(undefined, [
+    'x-notes-key',
+    'x-api-key',
+  ])
+  t.match(headers, /\bx-notes-key\b/)
+  t.equal(headers?.match(/x-api-key/g)?.length, 1)
+})
