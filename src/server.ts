@@ -50,9 +50,9 @@ export function buildServer(config: Config, command: ServerCommand, context: Ser
   }
 
   const legacy = (): Faces => {
-    const pool = new PerSessionPool(options, context)
-    const { poolSize } = server
     const maxPerPrincipal = limits.processesPerPrincipal
+    const pool = new PerSessionPool({ ...options, maxPerPrincipal }, context)
+    const { poolSize } = server
     const { giveUpSession } = context
     const groupOptions = { ...options, poolSize, maxPerPrincipal, giveUpSession, habits: { asks: false } }
     const groups = new LegacyGroups(pool, groupOptions, context)

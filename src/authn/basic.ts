@@ -92,12 +92,13 @@ export function buildBasic(text: string, where: string, options: BasicOptions): 
       if (encoded === undefined) return undefined
       const credentials = decode(encoded)
       const { name, password } = credentials
-      const place = `${addressGroup(request.clientAddress)} ${name}`
+      const group = addressGroup(request.clientAddress)
+      const place = `${group} ${name}`
       const digest = memory.digest(`${name}:${password}`)
       if (memory.holds(place, digest)) return users.get(name)?.identity
       memory.missed(place)
       attempt.beforeWork()
-      return slots.run(() => verify(credentials, attempt, place, digest))
+      return slots.run(() => verify(credentials, attempt, place, digest), group)
     },
     vouchesFor: ({ id, method, subject, proof }) => {
       const identity = users.get(subject)?.identity

@@ -41,7 +41,7 @@ function combined(identities: readonly Identity[]): Principal {
   const ends = identities.flatMap(({ expiresAt }) => (expiresAt === undefined ? [] : [expiresAt]))
   const principal = Object.freeze({
     ...first,
-    id: others.length === 0 ? first.id : jointId([first, ...others]),
+    ...(others.length === 0 ? {} : { id: jointId([first, ...others]), ownId: first.id }),
     expiresAt: ends.length === 0 ? undefined : Math.min(...ends),
     others: Object.freeze(others),
   })

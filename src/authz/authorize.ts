@@ -32,7 +32,8 @@ const warningsPerSecond = 1
  * policy must permit, in this order: capabilities, tools filter, scopes, each layer of rules, Cedar. Answers that name
  * objects lose those that the caller may not use. Without a policy every authenticated caller may do everything.
  *
- * Once there are rules, what none of them grants is denied, and so are methods that nobody here knows. Always allowed
+ * Once there are rules, what none of them grants is denied; under any policy, so are methods that nobody here knows:
+ * they may do what a filter, a scope or a switch is to prevent. Always allowed
  * are the handshake, `ping`, `logging/setLevel`, lists (which are filtered), methods of tasks (whose owners are known
  * elsewhere), and notifications.
  *
@@ -65,6 +66,12 @@ function compileGuard(policy: AuthzPolicy, context: AuthzContext): Guard | undef
   if (capabilities === undefined && filter === undefined && scopes === undefined && judge === undefined)
     return undefined
 
+  const configured = [
+    ...(capabilities === undefined ? [] : ['capabilities']),
+    ...(filter === undefined ? [] : ['tools-filter']),
+    ...(scopes === undefined ? [] : ['scopes']),
+    ...(judge?.names ?? []),
+  ].join(', ')
   const warnings = new Throttle(warningsPerSecond)
   /** A filter that fails lets nothing through. */
   const guarded = ({ requestId, message }: Decoded, filtered: AnswerFilter): AnswerFilter => {
@@ -113,6 +120,11 @@ function compileGuard(policy: AuthzPolicy, context: AuthzContext): Guard | undef
       capabilities.permit(request, operation)
       const narrowed = request as Draft<Decoded>
       narrowed.message = capabilities.listening(request.message)
+    }
+    // What the server offers says nothing of who may do what: capabilities alone are no authorization.
+    if (operation.kind === 'unknown' && (filter ?? scopes ?? judge) !== undefined) {
+      const detail = `${quoted(request.message.method)} is no method that a policy can permit`
+      throw new SidecarError('ERR_DENIED', { detail, verdict: { layer: configured, ids: [] } })
     }
     const verdicts: Verdict[] = []
     if (filter !== undefined) verdicts.push(filter.permit(operation))

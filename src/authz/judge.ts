@@ -7,10 +7,12 @@ import type { Decider, Decision, Question } from './decider.ts'
 import { quoted } from './fault.ts'
 import type { Listed } from './list-filter.ts'
 import { callerName, compileLayer } from './rules.ts'
-import { isTreacherous } from './uris.ts'
+import { isTreacherous, spellings } from './uris.ts'
 
 /** All layers of rules, and Cedar. */
 export interface Judge {
+  /** Of the layers, in the order in which they are asked. */
+  readonly names: readonly string[]
   /**
    * Adds a verdict of each layer.
    *
@@ -35,11 +37,8 @@ export function createJudge(
   const names = [...layers.map(({ name }) => name), ...(policies === undefined ? [] : ['cedar'])]
   const unasked: readonly Verdict[] = names.map((layer) => Object.freeze({ layer, ids: Object.freeze([]) }))
   return {
+    names,
     permit(request, operation, verdicts) {
-      if (operation.kind === 'unknown') {
-        const detail = `${quoted(request.message.method)} is no method that rules can permit`
-        throw new SidecarError('ERR_DENIED', { detail, verdict: { layer: names.join(', '), ids: [] } })
-      }
       if (operation.kind !== 'use') {
         verdicts.push(...unasked)
         return
@@ -74,26 +73,25 @@ class PolicyLayer {
     let ids: readonly string[] | undefined
     for (const target of operation.targets) {
       const hints = target.type === 'tool' ? request.toolHints : undefined
-      const decision = this.#decide({ principal, action, target, message, request, hints })
-      if (!decision.allow) throw refused(decision, request, operation, target)
-      ids = ids === undefined ? decision.ids : [...new Set([...ids, ...decision.ids])]
+      for (const read of readings(target)) {
+        const decision = this.#decide({ principal, action, target: read, message, request, hints })
+        if (!decision.allow) throw refused(decision, request, operation, target, read)
+        ids = ids === undefined ? decision.ids : [...new Set([...ids, ...decision.ids])]
+      }
     }
     return { layer: 'cedar', ids: ids ?? [] }
   }
 
-  /** A template is judged as a resource whose URI is its text. */
+  /** A template is judged as a resource whose URI is its text: its braces are no part of any URI that is read. */
   lists(request: Decoded, item: Listed): boolean {
     const target: Target = { type: item.type === 'template' ? 'resource' : item.type, name: item.name }
     const hints = target.type === 'tool' ? hintsOf(item.message, item.span) : undefined
     const { principal } = request
-    return this.#decide({
-      principal,
-      action: actions[target.type],
-      target,
-      message: undefined,
-      request,
-      hints,
-    }).allow
+    const action = actions[target.type]
+    const asked = item.type === 'template' ? [target] : readings(target)
+    return asked.every(
+      (read) => this.#decide({ principal, action, target: read, message: undefined, request, hints }).allow,
+    )
   }
 
   #decide(question: Question): Decision {
@@ -110,6 +108,12 @@ class PolicyLayer {
   }
 }
 
+/** A policy that forbids names one spelling of a URI, and the server may take another for the same. */
+function readings(target: Target): readonly Target[] {
+  if (target.type !== 'resource') return [target]
+  return spellings(target.name).map((name) => (name === target.name ? target : { type: 'resource', name }))
+}
+
 const unknownHints =
   'what the server says of it is not known: there is no list of tools, or it does not hold this one exactly once'
 
@@ -118,8 +122,10 @@ function refused(
   { principal }: Decoded,
   { action }: Operation,
   { type, name }: Target,
+  read: Target,
 ): SidecarError {
-  const what = `cedar: ${action} of ${type} ${quoted(name)} to ${callerName(principal)}`
+  const meant = read.name === name ? '' : ` (read as ${quoted(read.name)})`
+  const what = `cedar: ${action} of ${type} ${quoted(name)}${meant} to ${callerName(principal)}`
   let why = ids.length === 0 ? 'no policy permits it' : `denied by ${ids.map(quoted).join(', ')}`
   if (errors.length > 0) why = `error: ${errors.slice(0, 4).map(quoted).join('; ')}`
   return new SidecarError('ERR_DENIED', { detail: `${what}: ${why}`, verdict: { layer: 'cedar', ids } })

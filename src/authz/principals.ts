@@ -10,6 +10,7 @@ const namespaceName = new RegExp(`^${label}$`)
 const accountName = new RegExp(`^(?=.{1,253}$)${label}(?:\\.${label})*$`)
 
 interface Named {
+  readonly ids: Set<string>
   readonly users: Set<string>
   readonly groups: Set<string>
   /** `NAMESPACE/NAME`. */
@@ -20,7 +21,7 @@ interface Named {
 
 /**
  * @param principals `user:ID`, `group:NAME`, `serviceaccount:NAME | NS/NAME | NS:NAME | system:serviceaccount:NS:NAME`,
- *   `*` for every authenticated caller, `anonymous`. Letter case counts, and no name has wildcards. A caller matches
+ *   `id:PRINCIPAL-ID` for a name as one issuer or method has proven it, `*` for every authenticated caller, `anonymous`. Letter case counts, and no name has wildcards. A caller matches
  *   with any identity that its request has proven
  * @param namespace of a `serviceaccount:` without one
  * @throws Error for anything else
@@ -30,6 +31,7 @@ export function compilePrincipals(
   namespace: string | undefined,
 ): PrincipalMatcher {
   const named: Named = {
+    ids: new Set(),
     users: new Set(),
     groups: new Set(),
     accounts: new Set(),
@@ -39,7 +41,8 @@ export function compilePrincipals(
   for (const principal of principals) read(principal, namespace, named)
   return (principal) => {
     if (isNamed(principal, named)) return true
-    const { others } = principal
+    const { others, ownId } = principal
+    if (ownId !== undefined && named.ids.has(ownId)) return true
     for (let i = 0; i < others.length; i++) if (isNamed(others[i] as Identity, named)) return true
     return false
   }
@@ -48,7 +51,7 @@ export function compilePrincipals(
 function isNamed(identity: Identity, named: Named): boolean {
   // Groups of somebody unknown prove nothing.
   if (identity.kind === 'anonymous') return named.anonymous
-  if (named.everyone) return true
+  if (named.everyone || named.ids.has(identity.id)) return true
   if ((identity.kind === 'user' ? named.users : named.accounts).has(identity.subject)) return true
   if (named.groups.size === 0) return false
   const { groups } = identity
@@ -67,6 +70,9 @@ function read(text: string, namespace: string | undefined, named: Named): void {
       case 'user':
         named.users.add(plain(text, name))
         return
+      case 'id':
+        named.ids.add(plain(text, name))
+        return
       case 'group':
         named.groups.add(plain(text, name))
         return
@@ -75,7 +81,7 @@ function read(text: string, namespace: string | undefined, named: Named): void {
         return
     }
     throw new Error(
-      `${quoted(text)} names no principal: write user:ID, group:NAME, serviceaccount:NAMESPACE/NAME, * or anonymous`,
+      `${quoted(text)} names no principal: write user:ID, group:NAME, serviceaccount:NAMESPACE/NAME, id:PRINCIPAL-ID, * or anonymous`,
     )
   }
 }

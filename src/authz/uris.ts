@@ -17,19 +17,55 @@ export function isTreacherous(uri: string): boolean {
   return (uri.includes('.') || uri.includes('%')) && climbing.test(uri)
 }
 
-/** A URI as servers may read it: as it stands, as the WHATWG URL parser has it, and both without percent-encoding. */
+/**
+ * A URI as servers may read it: as it stands, and without percent-encoding (also of a second layer), as the WHATWG URL
+ * parser has it, with its host in lower case, without fragment, empty query, `/./` and runs of `/`, and with several of
+ * these at once. Of one that is in its normal form there is nothing but itself.
+ */
 export function spellings(uri: string): readonly string[] {
   const found = new Set([uri])
-  if (URL.canParse(uri)) found.add(new URL(uri).href)
-  for (const each of [...found]) found.add(decoded(each))
+  // Each step works on what those before it have found: a server may do one, or several.
+  for (const step of steps) for (const each of [...found]) found.add(step(each))
   return [...found]
 }
 
+const steps: readonly ((uri: string) => string)[] = [
+  decoded,
+  (uri) => (URL.canParse(uri) ? new URL(uri).href : uri),
+  decoded,
+  lowerHost,
+  (uri) => cutAt(uri, uri.indexOf('#')),
+  (uri) => (uri.endsWith('?') ? uri.slice(0, -1) : uri),
+  plainPath,
+]
+
+// Each run by itself: one that is no UTF-8, perhaps in a fragment, must not keep the others from being read.
 function decoded(uri: string): string {
   if (!uri.includes('%')) return uri
-  try {
-    return decodeURIComponent(uri)
-  } catch {
-    return uri
-  }
+  return uri.replace(/(?:%[0-9a-f]{2})+/gi, (run) => {
+    try {
+      return decodeURIComponent(run)
+    } catch {
+      return run
+    }
+  })
+}
+
+/** What the WHATWG URL parser does to the schemes that it knows, and other parsers to any. */
+function lowerHost(uri: string): string {
+  return uri.replace(
+    /^([a-z][a-z0-9+.-]*:\/\/(?:[^/?#@]*@)?)([^/?#]*)/i,
+    (_, head: string, host: string) => head + host.toLowerCase(),
+  )
+}
+
+function plainPath(uri: string): string {
+  const head = /^(?:[a-z][a-z0-9+.-]*:)?(?:\/\/[^/?#]*)?/i.exec(uri)?.[0] ?? ''
+  const end = uri.slice(head.length).search(/[?#]/)
+  const path = end < 0 ? uri.slice(head.length) : uri.slice(head.length, head.length + end)
+  return head + path.replace(/\/(?:\.?\/)+/g, '/') + uri.slice(head.length + path.length)
+}
+
+function cutAt(uri: string, index: number): string {
+  return index < 0 ? uri : uri.slice(0, index)
 }

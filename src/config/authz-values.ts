@@ -6,11 +6,11 @@ import { globText, scope, word } from './words.ts'
 
 /** Who a rule is about (platform decision P2). */
 export const principal: ValueType<string> = text('principals', {}, (input) => {
-  if (input === '*' || input === 'anonymous' || /^(user|group):\S(.*\S)?$/.test(input)) return good(input)
+  if (input === '*' || input === 'anonymous' || /^(user|group|id):\S(.*\S)?$/.test(input)) return good(input)
   if (/^serviceaccount:(system:serviceaccount:)?[a-z0-9][a-z0-9.-]*([/:][a-z0-9][a-z0-9.-]*)?$/.test(input))
     return good(input)
   return bad(
-    `${quote(input)} is not a principal: write user:ID, group:NAME, serviceaccount:NAME, serviceaccount:NAMESPACE/NAME, "*" for every caller that has proven who it is, or anonymous`,
+    `${quote(input)} is not a principal: write user:ID, group:NAME, serviceaccount:NAME, serviceaccount:NAMESPACE/NAME, id:PRINCIPAL-ID for a name of one issuer or method alone, "*" for every caller that has proven who it is, or anonymous`,
   )
 })
 
@@ -102,7 +102,10 @@ export const condition = object(
 )
 
 const ruleShape = {
-  principals: required(list(principal, 1), 'Who it is about.'),
+  principals: required(
+    list(principal, 1),
+    'Who it is about: `user:SUBJECT`, `group:NAME`, `serviceaccount:NAMESPACE/NAME`, `id:PRINCIPAL-ID` for a name of one issuer or method alone (`id:jwt:ISSUER|SUBJECT`, `id:bearer:NAME`), `*` or `anonymous`.',
+  ),
   permissions: optional(list(permission, 1), '`tools`', 'What they may do; one of them is enough.'),
   tools: optional(
     list(globText, 1),

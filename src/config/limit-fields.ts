@@ -40,7 +40,7 @@ export const limitFields: FieldsOf<'limits'> = {
     file: 'limits.processesPerPrincipal',
     type: integer(1, 10_000),
     default: 16,
-    doc: 'Most processes of a legacy server for the calls of one modern caller, those that wait for input of its client included.',
+    doc: 'Most processes of a legacy server for the sessions of one caller, and as many again for its modern calls, those that wait for input of its client included. Sessions of anonymous callers are not counted.',
   },
   'limits.inFlight': {
     file: 'limits.inFlight',

@@ -1,6 +1,7 @@
 import { isLoopback } from '../core/net.ts'
 import type {
   AuthLayer,
+  AuthMethod,
   AuthzPolicy,
   CedarPolicy,
   Policy,
@@ -75,6 +76,7 @@ export async function buildPolicy(context: PolicyContext): Promise<Policy> {
   const own = ownLayer(given, context.origins)
   const layers = [...addition.authLayers, ...(own === undefined ? [] : [own])]
   const rates = ratePolicy(context)
+  const authz = await authzPolicy(context)
   return {
     auth: {
       ...frame,
@@ -82,11 +84,11 @@ export async function buildPolicy(context: PolicyContext): Promise<Policy> {
       timeoutMs: Math.min(frame.timeoutMs, addition.authTimeoutMs ?? frame.timeoutMs),
       resource: frame.resource ?? addition.resource,
     },
-    authz: await authzPolicy(context),
+    authz,
     rates,
     timeouts: [...ownTimeouts(context), ...addition.timeouts],
     audit: auditPolicy(context),
-    notEnforced: [...addition.notEnforced, ...gaps(config, layers, rates)],
+    notEnforced: [...addition.notEnforced, ...gaps(config, layers, authz.layers, rates)],
   }
 }
 
@@ -94,6 +96,7 @@ export async function buildPolicy(context: PolicyContext): Promise<Policy> {
 function gaps(
   { listen }: Omit<Config, 'policy'>,
   layers: readonly AuthLayer[],
+  rules: readonly RuleLayer[],
   { limits, redis }: RatePolicy,
 ): string[] {
   const open: string[] = []
@@ -103,7 +106,34 @@ function gaps(
     )
   if (limits.length > 0 && redis === undefined)
     open.push('rate limits across replicas: each sidecar counts for itself (rateLimitStore)')
+  if (areNamesAmbiguous(layers, rules))
+    open.push(
+      'which issuer or method proved a name: rules that say user:, group: or serviceaccount: go by the name alone; id: names one exactly',
+    )
   return open
+}
+
+/** Which methods can prove what a rule goes by; `kubernetes` knows no users, and secrets and certificates no groups. */
+const provers: Readonly<Record<string, (method: AuthMethod['method']) => boolean>> = {
+  user: (method) => method !== 'kubernetes',
+  group: (method) => method === 'jwt' || method === 'oidc' || method === 'kubernetes',
+  serviceaccount: (method) => method === 'jwt' || method === 'oidc' || method === 'kubernetes',
+}
+
+/** Counted over all layers: with several demands, too, a rule is content with a name that any one of them has proven. */
+function areNamesAmbiguous(layers: readonly AuthLayer[], rules: readonly RuleLayer[]): boolean {
+  const methods = layers.flatMap((layer) => layer.methods)
+  const principals = rules.flatMap((layer) => layer.rules.flatMap((rule) => rule.principals))
+  const kinds = new Set(principals.map((each) => each.slice(0, Math.max(0, each.indexOf(':')))))
+  return Object.entries(provers).some(([kind, proves]) => {
+    if (!kinds.has(kind)) return false
+    const able = methods.filter(({ method }) => proves(method))
+    const sources = able.map((each) =>
+      'issuer' in each && each.method !== 'kubernetes' ? each.issuer : each.method,
+    )
+    // Without an issuer it is any that the keys vouch for.
+    return sources.includes(undefined) || new Set(sources).size > 1
+  })
 }
 
 async function authzPolicy(context: PolicyContext): Promise<AuthzPolicy> {

@@ -23,6 +23,8 @@ export interface Identity {
 
 /** Who is calling: the strongest identity of the request, and what else it has proven. With several, the id names all. */
 export interface Principal extends Identity {
+  /** Where the id names several identities: that of the strongest alone. */
+  readonly ownId?: string
   readonly others: readonly Identity[]
 }
 

@@ -164,7 +164,7 @@ export interface RulePermission {
 export interface AccessRule {
   /** Names it in the audit log; `rule-1` and so on where nobody gave a name. */
   readonly id: string
-  /** `user:ID`, `group:NAME`, `serviceaccount:NAME | NS/NAME | NS:NAME | system:serviceaccount:NS:NAME`, `*`, `anonymous`. */
+  /** `user:ID`, `group:NAME`, `serviceaccount:NAME | NS/NAME | NS:NAME | system:serviceaccount:NS:NAME`, `id:ID`, `*`, `anonymous`. */
   readonly principals: readonly string[]
   readonly permissions: readonly RulePermission[]
   readonly conditions: readonly Condition[]

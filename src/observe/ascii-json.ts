@@ -21,6 +21,25 @@ export function bounded(text: string, max: number): string {
   return text.length <= max ? text : `${text.slice(0, max)}\u2026sha256:${fingerprint(text)}`
 }
 
+/**
+ * A text as a JSON string of at most `max` bytes between its quotes, escapes and mark of the cut included: of what
+ * strangers send, one character may otherwise take six or twelve.
+ */
+export function quotedWithin(text: string, max: number): string {
+  if (text.length <= max) {
+    const whole = quoted(text)
+    if (whole.length <= max + 2) return whole
+  }
+  const mark = quoted(`\u2026sha256:${fingerprint(text)}`).slice(1, -1)
+  let kept = ''
+  for (const character of text) {
+    const shown = quoted(character).slice(1, -1)
+    if (kept.length + shown.length + mark.length > max) break
+    kept += shown
+  }
+  return `"${kept}${mark}"`
+}
+
 /** An array of strings; of more than `maxItems` the last says how many there are in all. */
 export function quotedList(texts: readonly string[], maxItems: number, maxLength: number): string {
   const shown = texts.length <= maxItems ? texts : texts.slice(0, maxItems)

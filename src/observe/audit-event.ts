@@ -10,7 +10,7 @@ import type { Operation } from '../core/operation.ts'
 import type { AuditPolicy } from '../core/policy.ts'
 import { fingerprint, sha256 } from '../core/secret.ts'
 import type { Permit, Principal, Received } from '../core/types.ts'
-import { bounded, quoted, quotedList, quotedUpTo } from './ascii-json.ts'
+import { bounded, quoted, quotedList, quotedUpTo, quotedWithin } from './ascii-json.ts'
 import { nobody, PrincipalTexts } from './audit-principal.ts'
 import { Sources, traceText } from './audit-source.ts'
 import type { AuditOutcome, AuditType, ChainEventType } from './audit-type.ts'
@@ -66,6 +66,8 @@ export interface AuditPlace {
 
 /** Most characters of what peers choose. */
 const max = { method: 100, name: 256, uri: 2048, id: 128, path: 512, detail: 500, client: 100, rule: 256 }
+/** Of requests of strangers, who cause as many lines as they like. Bytes of the log. */
+const maxOfStranger = { path: 64, detail: 128 }
 const maxTargets = 32
 const maxRules = 32
 const maxDetails = 32
@@ -138,12 +140,14 @@ export class AuditEvents {
     )
   }
 
-  #targetText({ request, message, operation }: AuditInput): string {
+  #targetText(input: AuditInput): string {
+    const { request, message, operation } = input
     let text = ''
     if (request !== undefined) {
       const path =
         request.path.length > 32 ? this.#redactor.mask(bounded(request.path, max.path)) : request.path
-      text = `"endpoint":${quoted(path)},"http_method":${quotedUpTo(request.httpMethod, max.method)}`
+      const endpoint = ofStranger(input) ? quotedWithin(path, maxOfStranger.path) : quoted(path)
+      text = `"endpoint":${endpoint},"http_method":${quotedUpTo(request.httpMethod, max.method)}`
     }
     if (message !== undefined && message.method !== '')
       text += `${text === '' ? '' : ','}"method":${quotedUpTo(message.method, max.method)}`
@@ -240,10 +244,8 @@ function extraText({ durationMs, responseBytes, request }: AuditInput): string {
   return text
 }
 
-function resultText(
-  { status, error, rpcCode, request, message }: AuditInput,
-  { maskShapes }: Redactor,
-): string {
+function resultText(input: AuditInput, { maskShapes }: Redactor): string {
+  const { status, error, rpcCode, request, message } = input
   // Elsewhere the status was that of the connection, long before.
   const told =
     status ??
@@ -254,9 +256,15 @@ function resultText(
   let text = told === undefined ? '' : `,"status":${numberText(told)}`
   if (error !== undefined) text += `,"code":"${error.code}"`
   if (rpc !== undefined) text += `,"jsonrpc_code":${numberText(rpc)}`
-  if (error?.detail !== undefined)
-    text += `,"detail":${quoted(maskShapes(bounded(error.detail, max.detail)))}`
+  if (error?.detail !== undefined) {
+    const detail = maskShapes(bounded(error.detail, max.detail))
+    text += `,"detail":${ofStranger(input) ? quotedWithin(detail, maxOfStranger.detail) : quoted(detail)}`
+  }
   return text === '' ? '' : `,"result":{${text.slice(1)}}`
+}
+
+function ofStranger({ request, principal }: AuditInput): boolean {
+  return request !== undefined && principal === undefined
 }
 
 function clientSpan(message: Message): Span | undefined {

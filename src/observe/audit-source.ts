@@ -2,12 +2,15 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Message } from '../core/jsonrpc.ts'
 import type { Received } from '../core/types.ts'
-import { bounded, quoted, quotedList, quotedUpTo } from './ascii-json.ts'
+import { bounded, quotedUpTo, quotedWithin } from './ascii-json.ts'
 import { Memo } from './memo.ts'
 import type { Redactor } from './redact.ts'
 
-const max = { address: 64, userAgent: 256, id: 128, forwarded: 200 }
-const maxForwarded = 10
+/** In bytes of the log: strangers cause as many lines as they like, and must not fill the disk with a few. */
+const max = { address: 64, userAgent: 128, id: 128, forwarded: 64 }
+const maxForwarded = 3
+/** Of a user agent, so many characters are looked at. */
+const maxAgentRead = 256
 
 type Origin = Pick<Received, 'requestId' | 'remoteAddress' | 'clientAddress' | 'headers'>
 
@@ -15,7 +18,9 @@ export class Sources {
   readonly #agents: Memo
 
   constructor({ mask }: Pick<Redactor, 'mask'>) {
-    this.#agents = new Memo(256, 256, (agent) => quoted(mask(bounded(agent, max.userAgent))))
+    this.#agents = new Memo(256, 256, (agent) =>
+      quotedWithin(mask(bounded(agent, maxAgentRead)), max.userAgent),
+    )
   }
 
   /** `,"source":{...}`. */
@@ -25,20 +30,28 @@ export class Sources {
     if (agent !== undefined) extra += `,"user_agent":${this.#agents.of(agent)}`
     if (remoteAddress !== clientAddress) extra += `,"peer":${quotedUpTo(remoteAddress, max.address)}`
     const forwarded = forwardedBy(headers)
-    if (forwarded !== undefined) extra += `,"forwarded":${quotedList(forwarded, maxForwarded, max.forwarded)}`
+    if (forwarded !== undefined) {
+      extra += `,"forwarded":[${forwarded.map((hop) => quotedWithin(hop, max.forwarded)).join(',')}]`
+    }
     return `,"source":{"type":"network","value":${quotedUpTo(clientAddress, max.address)},"extra":{${extra}}}`
   }
 }
 
-/** What the request says of its way here, believed or not. */
+/** What the request says of the last part of its way here, believed or not; the first is `…` where more is left out. */
 function forwardedBy(headers: IncomingHttpHeaders): string[] | undefined {
   const chain = headers['forwarded'] ?? headers['x-forwarded-for']
   if (chain === undefined) return undefined
   const text = typeof chain === 'string' ? chain : chain.join(',')
-  return text
-    .slice(0, maxForwarded * max.forwarded)
-    .split(',', maxForwarded + 1)
-    .map((hop) => hop.trim())
+  // From the end: each proxy appends, so that those near to us stand there.
+  const hops: string[] = []
+  let end = text.length
+  while (hops.length < maxForwarded) {
+    const comma = end === 0 ? -1 : text.lastIndexOf(',', end - 1)
+    hops.unshift(text.slice(comma + 1, end).trim())
+    if (comma < 0) return hops
+    end = comma
+  }
+  return ['\u2026', ...hops]
 }
 
 const traceparent = /^[\da-f]{2}-([\da-f]{32})-([\da-f]{16})-[\da-f]{2}/

@@ -1,10 +1,10 @@
 import { SidecarError } from '../core/errors.ts'
 import type { Message } from '../core/jsonrpc.ts'
-import type { CallHandle, Timer, Upstream, UpstreamCall, UpstreamOwner } from '../core/types.ts'
+import type { CallHandle, Principal, Timer, Upstream, UpstreamCall, UpstreamOwner } from '../core/types.ts'
 import { latestCall } from './attribution.ts'
 import { handshake, logServer } from './handshake.ts'
 import { Link } from './link.ts'
-import type { PoolOptions, ServerPool } from './pool.ts'
+import type { PerSessionOptions, ServerPool } from './pool.ts'
 import type { ProcessContext } from './process.ts'
 import { Readiness } from './readiness.ts'
 
@@ -30,11 +30,13 @@ export interface Guest {
  * one warm.
  */
 export class PerSessionPool implements ServerPool {
-  readonly #options: PoolOptions
+  readonly #options: PerSessionOptions
   readonly #context: ProcessContext
   readonly #links = new Set<Link>()
   readonly #spares: Link[] = []
   readonly #readiness: Readiness
+  /** How many leases each principal has, by its id. */
+  readonly #leased = new Map<string, number>()
   #spareTimer: Timer | undefined
   #probeTimer: Timer | undefined
   #probing = false
@@ -43,7 +45,7 @@ export class PerSessionPool implements ServerPool {
   /** Another who takes processes from here. */
   guest: Guest | undefined
 
-  constructor(options: PoolOptions, context: ProcessContext) {
+  constructor(options: PerSessionOptions, context: ProcessContext) {
     this.#options = options
     this.#context = context
     this.#readiness = new Readiness(context.clock, context.log, () => this.#probe())
@@ -79,14 +81,20 @@ export class PerSessionPool implements ServerPool {
     return link
   }
 
+  /** @throws ERR_OVERLOADED, ERR_DRAINING */
   lease(owner: UpstreamOwner): Upstream {
+    this.#checkShare(owner.principal)
+    const link = this.#forSession()
+    // After what can fail, and before the lease: the process may have ended, which gives its place back at once.
+    const free = this.#count(owner.principal)
     const onToolsChanged = (): void => this.#options.onToolsChanged(owner.principal.id)
-    return new ExclusiveLease(this.#forSession(), owner, onToolsChanged, (answered) => {
+    const proven = (answered: boolean): void => {
       if (this.#closed) return
       if (answered) this.#readiness.up()
       // One client's initialize may fail for reasons of its own.
       else this.#probe()
-    })
+    }
+    return new ExclusiveLease(link, owner, { onToolsChanged, proven, free })
   }
 
   retire(): void {
@@ -102,6 +110,30 @@ export class PerSessionPool implements ServerPool {
     this.retire()
     this.guest?.close()
     await Promise.all([...this.#links].map((link) => link.stop()))
+  }
+
+  /** One caller must not take every process from the others. @throws ERR_OVERLOADED */
+  #checkShare({ id, kind }: Principal): void {
+    const own = this.#leased.get(id) ?? 0
+    // Without authentication everybody is the same principal.
+    if (kind === 'anonymous' || own < this.#options.maxPerPrincipal) return
+    throw new SidecarError('ERR_OVERLOADED', {
+      detail: `${id} has ${own} server processes (limits.processesPerPrincipal)`,
+      headers: { 'Retry-After': '5' },
+    })
+  }
+
+  /** @returns what takes it back; only the first call does */
+  #count({ id }: Principal): () => void {
+    this.#leased.set(id, (this.#leased.get(id) ?? 0) + 1)
+    let counted = true
+    return () => {
+      if (!counted) return
+      counted = false
+      const left = (this.#leased.get(id) ?? 0) - 1
+      if (left > 0) this.#leased.set(id, left)
+      else this.#leased.delete(id)
+    }
   }
 
   #forSession(): Link {
@@ -179,26 +211,32 @@ export class PerSessionPool implements ServerPool {
   }
 }
 
+interface LeaseEvents {
+  onToolsChanged(): void
+  /** Initialize was answered, or failed. */
+  proven(answered: boolean): void
+  /** It has no process any more. May come twice. */
+  free(): void
+}
+
 class ExclusiveLease implements Upstream {
   readonly exclusive = true
   readonly #link: Link
-  readonly #proven: (answered: boolean) => void
+  readonly #events: LeaseEvents
 
-  constructor(
-    link: Link,
-    owner: UpstreamOwner,
-    onToolsChanged: () => void,
-    proven: (answered: boolean) => void,
-  ) {
+  constructor(link: Link, owner: UpstreamOwner, events: LeaseEvents) {
     this.#link = link
-    this.#proven = proven
+    this.#events = events
     link.attach({
       onRequest: (message) => owner.onRequest(message, latestCall(link.pending)?.call),
       onNotification: (message) => {
-        if (message.method === 'notifications/tools/list_changed') onToolsChanged()
+        if (message.method === 'notifications/tools/list_changed') events.onToolsChanged()
         owner.onNotification(message, latestCall(link.pending)?.call)
       },
-      onEnd: (error) => owner.onEnd(error),
+      onEnd: (error) => {
+        events.free()
+        owner.onEnd(error)
+      },
     })
   }
 
@@ -215,11 +253,11 @@ class ExclusiveLease implements Upstream {
         deadline: call.deadline,
         progress: (message) => call.progress(message),
         answer: (message) => {
-          this.#proven(!message.isError)
+          this.#events.proven(!message.isError)
           call.answer(message)
         },
         fail: (error) => {
-          this.#proven(false)
+          this.#events.proven(false)
           call.fail(error)
         },
       },
@@ -240,6 +278,7 @@ class ExclusiveLease implements Upstream {
   }
 
   release(): void {
+    this.#events.free()
     void this.#link.stop()
   }
 }

@@ -13,5 +13,10 @@ export interface PoolOptions {
   readonly onToolsChanged: (principalId: string | undefined) => void
 }
 
+export interface PerSessionOptions extends PoolOptions {
+  /** Most sessions of one principal that have a process. */
+  readonly maxPerPrincipal: number
+}
+
 /** A pool with its life cycle. */
 export interface ServerPool extends Pool, Lifecycle {}

@@ -172,9 +172,9 @@ t.test('who waits for a turn is looked at again when it comes', async (t) => {
   const answers = [
     ask(right),
     ask(right),
-    ask(basic('alice:wrong'), late),
-    ask(basic('alice:wrong'), tired),
-    ask(basic('bob:pässword:with:colons')),
+    ask(basic('alice:wrong'), late, '192.0.2.2'),
+    ask(basic('alice:wrong'), tired, '192.0.2.3'),
+    ask(basic('bob:pässword:with:colons'), testAttempt(), '192.0.2.4'),
   ]
   late.limited = true
   tired.controller.abort()
@@ -190,8 +190,20 @@ t.test('who waits for a turn is looked at again when it comes', async (t) => {
 
 t.test('beyond what may wait it is too much', async (t) => {
   const { ask } = bench(users, { slots: new Slots(1, 1) })
-  const answers = await Promise.all([1, 2, 3].map((n) => ask(basic(`alice:wrong${n}`))))
+  const answers = await Promise.all(
+    [1, 2, 3].map((n) => ask(basic(`alice:wrong${n}`), testAttempt(), `192.0.2.${n}`)),
+  )
   t.match(answers, [/^ERR_AUTH_INVALID/, /^ERR_AUTH_INVALID/, /^ERR_OVERLOADED/])
+})
+
+t.test('one address cannot take the whole queue, so that few strangers lock nobody out', async (t) => {
+  const { ask } = bench(users, { slots: new Slots(1, 64) })
+  const hosts = Array.from({ length: 100 }, (_, i) => `2001:db8::${i + 1}`)
+  const strangers = hosts.map((host) => ask(basic('alice:wrong'), testAttempt(), host))
+  const other = ask(basic('alice:correct horse'), testAttempt(), '192.0.2.2')
+  const codes = await Promise.all(strangers)
+  t.equal(codes.filter((code) => code?.startsWith('ERR_OVERLOADED')).length, 67, 'one at work and half of 64')
+  t.equal(await other, 'basic:alice')
 })
 
 t.test('an identity is vouched for as long as its line stands', async (t) => {

@@ -73,3 +73,33 @@ t.test('work that throws at once is a rejection and frees its place', async (t) 
   await t.rejects(slots.run(broken), { message: 'at once' })
   t.equal(await slots.run(() => 'next'), 'next')
 })
+
+t.test('once half of the queue is taken one key has two places at most, and gets each back', async (t) => {
+  const slots = new Slots(1, 2)
+  const [first, second, other] = [job(), job(), job()]
+  const results = [slots.run(first.run, 'a'), slots.run(second.run, 'a')]
+  const third = job()
+  await t.rejects(slots.run(third.run, 'a'), { code: 'ERR_OVERLOADED', headers: { 'Retry-After': '1' } })
+  t.notOk(third.started)
+  results.push(slots.run(other.run, 'b'))
+  first.end(new Error('broken'))
+  await t.rejects(results[0] as Promise<string>, { message: 'broken' })
+  results.push(slots.run(async () => 'done', 'a'))
+  second.end()
+  other.end()
+  t.same(await Promise.all(results.slice(1)), ['done', 'done', 'done'])
+})
+
+t.test('a place that the whole queue refused is not held against the key', async (t) => {
+  const slots = new Slots(1, 0)
+  const running = job()
+  const result = slots.run(running.run)
+  for (let i = 0; i < 3; i++)
+    await t.rejects(slots.run(job().run, 'a'), {
+      code: 'ERR_OVERLOADED',
+      detail: '0 credentials wait to be verified already',
+    })
+  running.end()
+  await result
+  t.equal(await slots.run(() => 'next', 'a'), 'next')
+})

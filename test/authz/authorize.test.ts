@@ -36,7 +36,7 @@ t.test('without a policy everything passes, and answers pass untouched', async (
     '{"jsonrpc":"2.0","id":1,"method":"anything/else"}',
     '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":7}}',
     '{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"x:/../y"}}',
-    '{"jsonrpc":"2.0","method":"tools/call"}',
+    '{"jsonrpc":"2.0","method":"anything/else"}',
     '{"jsonrpc":"2.0","id":1,"result":{}}',
   ]) {
     const { code, permitted } = run(decoded(text, {}, { principal: anonymous }))
@@ -171,26 +171,55 @@ t.test('a URI that climbs is denied, whatever pattern would fit', async (t) => {
   t.equal(run(decoded('subscriptions/listen', wish, { era: 'modern' })).code, 'ERR_DENIED')
 })
 
-t.test('a request in the guise of a notification is denied under any policy', async (t) => {
-  const text = '{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a"}}'
-  const policies: Partial<AuthzPolicy>[] = [
-    { layers: [layer([open])] },
-    { toolsFilters: [['a']] },
-    { scopes: [demand(['s'], { methods: ['ping'] })] },
-    { capabilities: all },
-  ]
-  for (const policy of policies) t.equal(stage(policy)(decoded(text)).code, 'ERR_DENIED')
-  for (const method of ['notifications/initialized', 'notifications/cancelled', 'notifications/x']) {
-    const { code } = stage({ layers: [tools('a')] })(decoded(`{"jsonrpc":"2.0","method":"${method}"}`))
-    t.equal(code, 'ok', method)
-  }
-  t.equal(stage({ layers: [tools('a')] })(decoded('{"jsonrpc":"2.0","id":4,"result":{}}')).code, 'ok')
-})
+t.test(
+  'a request in the guise of a notification is refused, an unknown one denied under any policy',
+  async (t) => {
+    const text = '{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a"}}'
+    const unknown = '{"jsonrpc":"2.0","method":"x/call","params":{"name":"a"}}'
+    t.equal(stage({})(decoded(text)).code, 'ERR_INVALID_REQUEST')
+    const policies: Partial<AuthzPolicy>[] = [
+      { layers: [layer([open])] },
+      { toolsFilters: [['a']] },
+      { scopes: [demand(['s'], { methods: ['ping'] })] },
+      { capabilities: all },
+    ]
+    for (const policy of policies) {
+      t.equal(stage(policy)(decoded(text)).code, 'ERR_INVALID_REQUEST')
+      t.equal(stage(policy)(decoded(unknown)).code, 'ERR_DENIED')
+    }
+    for (const method of ['notifications/initialized', 'notifications/cancelled', 'notifications/x']) {
+      const { code } = stage({ layers: [tools('a')] })(decoded(`{"jsonrpc":"2.0","method":"${method}"}`))
+      t.equal(code, 'ok', method)
+    }
+    t.equal(stage({ layers: [tools('a')] })(decoded('{"jsonrpc":"2.0","id":4,"result":{}}')).code, 'ok')
+  },
+)
 
-t.test('methods that nobody knows are denied once there are rules', async (t) => {
-  t.equal(stage({ layers: [layer([open])] })(decoded('com.example/x')).code, 'ERR_DENIED')
-  for (const policy of [{ toolsFilters: [['a']] }, { capabilities: all }]) {
-    t.equal(stage(policy)(decoded('com.example/x')).code, 'ok')
+t.test('methods that nobody knows are denied under any policy', async (t) => {
+  t.equal(stage({ capabilities: all })(decoded('com.example/x')).code, 'ok', 'capabilities are none')
+  const policies: [Partial<AuthzPolicy>, string][] = [
+    [{ layers: [layer([open])] }, 'rules'],
+    [{ toolsFilters: [['a']] }, 'tools-filter'],
+    [{ scopes: [demand(['s'], { tools: ['a'] })] }, 'scopes'],
+    [{ cedar: cedarPolicy }, 'cedar'],
+    [{ toolsFilters: [['a']], layers: [layer([open])] }, 'tools-filter, rules'],
+  ]
+  for (const [policy, named] of policies) {
+    const cedar = policy.cedar === undefined ? undefined : new Oracle(() => ({ allow: true }))
+    const run = stage(policy, { cedar })
+    const unknown = [
+      'com.example/x',
+      'tools/delete',
+      'Tools/call',
+      '',
+      'constructor',
+      'notifications/initialized',
+    ]
+    for (const method of unknown) {
+      const { code, error } = run(decoded(method))
+      t.equal(code, 'ERR_DENIED', `${named}: ${method}`)
+      t.match(error, { detail: 'is no method that a policy can permit', verdict: { layer: named, ids: [] } })
+    }
   }
 })
 

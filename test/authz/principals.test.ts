@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
+import { principalOf } from '../../src/authn/principal.ts'
 import { compilePrincipals } from '../../src/authz/principals.ts'
 import { alice, anonymous, bob, identity, principal, robot } from '../support/authz.ts'
 import { holds, shown } from '../support/property.ts'
@@ -109,4 +110,19 @@ t.test('a principal more lets nobody out who was in', async (t) => {
       (some, more, who) => !matches(who, ...some) || matches(who, ...some, more),
     ),
   )
+})
+
+t.test('an id is of one issuer or method alone', async (t) => {
+  const rule = 'id:jwt:https://a.example|alice'
+  const a = identity({ id: 'jwt:https://a.example|alice', subject: 'alice' })
+  const b = identity({ id: 'jwt:https://b.example|alice', subject: 'alice' })
+  const token = identity({ id: 'bearer:alice', method: 'bearer', subject: 'alice' })
+  t.ok(matches(principalOf([a]), rule))
+  t.notOk(matches(principalOf([b]), rule))
+  t.notOk(matches(principalOf([token]), rule))
+  t.ok(matches(principalOf([token]), 'id:bearer:alice'))
+  t.ok(matches(principalOf([token, a]), rule), 'of several, the strongest')
+  t.ok(matches(principalOf([token, a]), 'id:bearer:alice'), 'and any other')
+  t.notOk(matches(principalOf([token, b]), rule))
+  for (const text of ['id:', 'id: a', 'id:jwt:*']) t.throws(() => compilePrincipals([text], 'ns'), text)
 })

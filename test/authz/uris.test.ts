@@ -41,3 +41,35 @@ t.test('a URI has the spellings that servers may read', async (t) => {
   t.ok(spellings('file:/secret').includes('file:///secret'))
   t.same(spellings('no uri %zz'), ['no uri %zz'])
 })
+
+t.test('every spelling of a URI leads to its normal form', async (t) => {
+  for (const normal of [
+    'demo://docs/a/b.md',
+    'https://example.com/a/b.md?q=1',
+    'file:///a/b.md',
+    'r:1',
+    'a/b',
+  ]) {
+    t.same(spellings(normal), [normal])
+  }
+  for (const uri of [
+    'DEMO://docs/a.md',
+    'demo://DOCS/a.md',
+    'demo://docs/./a.md',
+    'demo://docs//a.md',
+    'demo://docs/.//./a.md',
+    'demo://docs/%61.md',
+    'demo://docs/%2561.md',
+    'demo://docs/a.md#',
+    'demo://docs/a.md?',
+    'demo://docs/a.md?#',
+    'demo://docs/a.md#x',
+    'demo://docs/a.md%23x',
+    'demo://docs/%61.md#%ff',
+    'DEMO://Docs/.//%61.md?#x',
+  ]) {
+    t.ok(spellings(uri).includes('demo://docs/a.md'), uri)
+  }
+  t.ok(spellings('DEMO://Docs/a').includes('demo://Docs/a'), 'a host that is compared letter by letter')
+  t.notOk(spellings('demo://docs/a?x=//y').includes('demo://docs/a?x=/y'), 'a query is no path')
+})

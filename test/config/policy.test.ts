@@ -164,3 +164,21 @@ t.test('what the combination leaves open is said', async (t) => {
     /each sidecar counts for itself/,
   ])
 })
+
+t.test('that rules by name do not tell issuers apart is said where there are several', async (t) => {
+  const open = async (auth: string, principal: string): Promise<readonly string[]> => {
+    const yaml = `auth: { ${auth} }\nauthorization: { rules: [{ principals: ['${principal}'], tools: ['*'] }] }\n`
+    return (await load(t, { 'c.yaml': yaml, keys: '' })).config.policy.notEnforced
+  }
+  const jwt = (...names: string[]): string =>
+    `jwt: [${names.map((name) => `{ issuer: 'https://${name}.example', jwksFile: keys, audiences: [mcp] }`).join(', ')}]`
+  const bearer = 'bearer: { tokenFile: keys }'
+  const said = [/^which issuer or method proved a name: .*; id: names one exactly$/]
+  for (const principal of ['user:alice', 'group:dev', 'serviceaccount:a/b']) {
+    t.match(await open(jwt('a', 'b'), principal), said, principal)
+    t.same(await open(jwt('a'), principal), [], principal)
+  }
+  t.match(await open(`${jwt('a')}, ${bearer}`, 'user:alice'), said)
+  t.same(await open(`${jwt('a')}, ${bearer}`, 'group:dev'), [], 'a static token is in no group')
+  for (const principal of ['*', 'id:bearer:ci']) t.same(await open(`${jwt('a')}, ${bearer}`, principal), [])
+})

@@ -196,7 +196,7 @@ t.test('a call that is sent as a notification is denied, and the server does not
   const session = await openSession(url, { headers: people.alice })
   const { text } = marked()
   const sneaking = { jsonrpc: '2.0', method: 'tools/call', params: argumentsOf(text) }
-  refused(t, await post(url, sneaking, session), 403, 'ERR_DENIED')
+  refused(t, await post(url, sneaking, session), 400, 'ERR_INVALID_REQUEST')
   t.equal((await post(url, { jsonrpc: '2.0', method: 'x/reflect', params: { text } }, session)).status, 403)
   const lines = textOf(await post(url, call(1, 'lines'), session))
   t.notOk(lines.includes(text))

@@ -10,7 +10,7 @@ import { startRedis } from '../support/redis.ts'
 import { startTestSidecar, type TestSidecar, until } from '../support/sidecar.ts'
 import { awaited, openSocket } from '../support/streams.ts'
 import { type Caller, type Ended, waysIn } from '../support/tool-callers.ts'
-import { call, initialize, openSession, post, type RawResponse, send } from '../support/wire.ts'
+import { call, initialize, open, openSession, post, type RawResponse, send } from '../support/wire.ts'
 
 type Headers = Record<string, string>
 
@@ -257,6 +257,24 @@ t.test('sessions are limited for each principal; unused ones make way, busy ones
   const next = await openSession(url, { headers: by('alice') })
   t.equal((await post(url, call(1, 'pid'), session)).status, 404, 'the unused one made way')
   t.equal((await post(url, call(2, 'pid'), next)).status, 200)
+})
+
+t.test('one caller does not take every process of a server from the others', async (t) => {
+  const { url } = await startTestSidecar(t, {
+    flags: configFile(t, { auth, limits: { processesPerPrincipal: 2 }, server: { warmSpares: 0 } }),
+  })
+  const openOne = (): Promise<Headers> => openSession(url, { headers: by('alice') })
+  const unused = await openOne()
+  const second = await openOne()
+  const third = await openOne()
+  t.equal((await post(url, call(1, 'pid'), unused)).status, 404, 'the unused one made way')
+  const hanging = [second, third].map((each) => open(url, 'GET', { ...each, Accept: 'text/event-stream' }))
+  const streams = await Promise.all(hanging)
+  const refused = await post(url, initialize(), by('alice'))
+  t.equal(refused.status, 503, 'none is unused')
+  t.match(refused.json, { error: { data: { reason: 'ERR_OVERLOADED' } } })
+  t.equal((await post(url, initialize(), by('bob'))).status, 200, 'another principal')
+  for (const stream of streams) stream.destroy()
 })
 
 t.test('a slow tool and a slow method have longer, others do not', async (t) => {

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { bounded, quoted, quotedList, quotedUpTo } from '../../src/observe/ascii-json.ts'
+import { bounded, quoted, quotedList, quotedUpTo, quotedWithin } from '../../src/observe/ascii-json.ts'
 import { holds } from '../support/property.ts'
 
 t.test('any text becomes JSON for the same text, in printable ASCII alone', async (t) => {
@@ -29,4 +29,15 @@ t.test('a long list says how much of it is shown', async (t) => {
   t.equal(quotedList([], 2, 9), '[]')
   t.equal(quotedList(['a', 'b'], 2, 9), '["a","b"]')
   t.same(JSON.parse(quotedList(['a', 'b', 'c'], 2, 9)), ['a', 'b', '\u2026 3 in all'])
+})
+
+t.test('a text within so many bytes, escapes included', async (t) => {
+  t.equal(quotedWithin('abc', 3), '"abc"')
+  t.equal(quotedWithin('\u00ff', 6), '"\\u00ff"')
+  for (const odd of ['x', '\u00ff', '"', '\u{1f600}', '\ud83d']) {
+    const cut = quotedWithin(odd.repeat(500), 64)
+    t.ok(cut.length <= 66, `${cut.length}`)
+    t.match(JSON.parse(cut), /^.+\u2026sha256:[\da-f]{12}$/u)
+    t.not(cut, quotedWithin(odd.repeat(501), 64))
+  }
 })

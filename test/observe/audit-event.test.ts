@@ -5,6 +5,7 @@ import type { Message } from '../../src/core/message.ts'
 import { operationOf } from '../../src/core/operation.ts'
 import type { AuditPolicy } from '../../src/core/policy.ts'
 import { anonymous } from '../../src/core/types.ts'
+import { linkBytes } from '../../src/observe/audit-chain.ts'
 import { AuditEvents, type AuditedRequest, type AuditInput } from '../../src/observe/audit-event.ts'
 
 const policy: AuditPolicy = {
@@ -279,4 +280,36 @@ t.test('events of the log itself', async (t) => {
     subjects: {},
     component: 'github',
   })
+})
+
+t.test('the line of a stranger is short, whatever was sent', async (t) => {
+  const address = '2001:0db8:1111:2222:3333:4444:5555:6666'
+  for (const [what, odd] of Object.entries({
+    'plain letters': 'x',
+    'what is escaped': '\u00ff',
+    quotes: '"',
+    'what grows when it is hidden': 'key=1 ',
+  })) {
+    const long = odd.repeat(3000)
+    const headers = {
+      'user-agent': long,
+      'x-forwarded-for': Array(20).fill(long).join(','),
+      traceparent: `00-${'1'.repeat(32)}-${'2'.repeat(16)}-01`,
+      'mcp-session-id': long,
+    }
+    const events = new AuditEvents(policy, place, () => `sha256:${'c'.repeat(64)}`)
+    const input: AuditInput = {
+      type: 'http_request',
+      outcome: 'denied',
+      request: {
+        ...{ requestId: '3f0e4a52-6a0b-4c0e-9f0b-8a5f3c1d2e4b', transport: 'streamable-http' },
+        ...{ remoteAddress: address, clientAddress: address.replace('1111', '7777') },
+        ...{ httpMethod: 'UNSUBSCRIBE', path: `/${long}`, headers },
+      },
+      error: refusal('ERR_NOT_FOUND', { detail: long }),
+    }
+    const line = `${events.text(input, epoch)}}`
+    t.ok(JSON.parse(line), what)
+    t.ok(line.length + linkBytes < 1536, `${what}: ${line.length}`)
+  }
 })

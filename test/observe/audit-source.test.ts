@@ -49,6 +49,21 @@ t.test('nothing in it is long, or a credential', async (t) => {
   t.notMatch(JSON.stringify(source({ 'user-agent': 'x Bearer abc.def' })), 'abc')
 })
 
+t.test('of the way it took the nearest hops are kept, and each is short however it is escaped', async (t) => {
+  const forwarded = (chain: string): unknown =>
+    (source({ 'x-forwarded-for': chain })['extra'] as Record<string, unknown>)['forwarded']
+  t.strictSame(forwarded('a, b, c'), ['a', 'b', 'c'])
+  t.strictSame(forwarded('a, b, c, d'), ['\u2026', 'b', 'c', 'd'])
+  t.strictSame(forwarded(''), [''])
+  t.strictSame(forwarded(',,'), ['', '', ''])
+  const hostile = Array(10).fill('\u00ff'.repeat(200)).join(',')
+  const text = new Sources(redactor([])).textOf({
+    ...{ requestId: 'r', remoteAddress: '10.0.0.7', clientAddress: '10.0.0.8' },
+    headers: { 'user-agent': '\u00ff'.repeat(9000), 'x-forwarded-for': hostile },
+  })
+  t.ok(text.length < 550, `${text.length}`)
+})
+
 const header = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
 const inMeta = '00-11111111111111111111111111111111-2222222222222222-01'
 const call = (meta: object): Message =>
