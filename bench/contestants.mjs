@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { generateKeyPairSync, sign } from 'node:crypto'
-import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -28,19 +28,21 @@ function sidecar(topology, ...serverArgs) {
 /** JWT, three Cedar policies, a rate limit and the audit log, in front of the same server in the same topology. */
 function secured(topology) {
   return (port, folder) => {
-    const write = (name, text) => writeFileSync(join(folder, name), text, { mode: 0o600 })
+    // A folder for each: one that watches its files would take the other's for its own.
+    const own = mkdtempSync(join(folder, 'secured-'))
+    const write = (name, text) => writeFileSync(join(own, name), text, { mode: 0o600 })
     write(
       'jwks.json',
       JSON.stringify({ keys: [{ ...jwtKeys.publicKey.export({ format: 'jwk' }), kid: 'bench' }] }),
     )
     write('policies.cedar', POLICIES)
-    write('secured.yaml', securedConfig(join(folder, `audit-${topology}.log`)))
+    write('secured.yaml', securedConfig(join(own, 'audit.log')))
     const listen = ['--host', '127.0.0.1', '--port', port, '--admin-port', '0', '--topology', topology]
     return [
       here('../dist/bin/mcp-sidecar.js'),
       ...listen,
       '--config',
-      join(folder, 'secured.yaml'),
+      join(own, 'secured.yaml'),
       '--',
       node,
       server,

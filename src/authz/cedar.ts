@@ -1,4 +1,5 @@
 /** Decisions by Cedar policies. The engine is a WebAssembly module of 4 MB, loaded when there are policies. */
+import { setFlagsFromString } from 'node:v8'
 import type { CedarPolicy } from '../core/policy.ts'
 import { hintNames } from '../core/tool-hints.ts'
 import type { Engine, EngineError, EntityJson, Problem } from './cedar-ast.ts'
@@ -30,6 +31,8 @@ const maxEntities = 10_000
  * @throws CedarError
  */
 export async function loadCedar(policy: CedarPolicy): Promise<Decider> {
+  // V8 ends the process when it gives up optimized code that has such a call in it (Node.js 20 under load).
+  setFlagsFromString('--no-turbo-inline-js-wasm-calls')
   const engine = (await import('@cedar-policy/cedar-wasm/nodejs')) as unknown as Engine
   const problems: Problem[] = []
   const { groupEntityType } = policy
