@@ -67,7 +67,7 @@ export interface AuditPlace {
 /** Most characters of what peers choose. */
 const max = { method: 100, name: 256, uri: 2048, id: 128, path: 512, detail: 500, client: 100, rule: 256 }
 /** Of requests of strangers, who cause as many lines as they like. Bytes of the log. */
-const maxOfStranger = { path: 64, detail: 128 }
+const maxOfStranger = { path: 64, detail: 500 }
 const maxTargets = 32
 const maxRules = 32
 const maxDetails = 32
