@@ -186,7 +186,9 @@ const bearer = { bearer: { tokenFile: 'tokens' } }
 
 t.test('a condition on the address is about the client behind the proxies', async (t) => {
   const proxies = ['127.0.0.1', '10.0.0.0/8']
-  const settings = { auth: bearer, authorization: { rules } }
+  // One caller opens all sessions here.
+  const limits = { processesPerPrincipal: 32 }
+  const settings = { auth: bearer, authorization: { rules }, limits }
   const there = await behind(t, { ...settings, listen: { webSocket: true, trustedProxies: proxies } })
   const unbelieved = await behind(t, { ...settings, listen: { webSocket: true } })
   const may: [Headers, boolean][] = [

@@ -1,5 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { appendFileSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import fc from 'fast-check'
@@ -306,7 +314,7 @@ t.test('the chain goes on over a rotation and a removal', async (t) => {
   audit.record(ping)
   audit.reopen()
   audit.record(ping)
-  await until(() => readFileSync(path, 'utf8').endsWith('\n'), 'the second')
+  await until(() => existsSync(path) && readFileSync(path, 'utf8').endsWith('\n'), 'the second')
   t.match(await verifyAudit([old, path]), { ok: true, lines: 3 })
   t.match(await verifyAudit(path), { ok: true, first: { seq: 2 } })
   rmSync(old)
