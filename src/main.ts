@@ -240,9 +240,9 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
 
   async function stop(): Promise<void> {
     draining = true
-    await reloading.catch(() => {})
     limits.drain()
     registry.drain()
+    await reloading.catch(() => {})
     const end = clock.now() + world.config.shutdownGraceMs
     modernClients.endSubscriptions()
     // Answers that have been given but not taken are in flight, too.

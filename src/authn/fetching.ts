@@ -1,28 +1,13 @@
 /** Asks issuers for documents, without trusting what answers, nor what a document sends us on to. */
 import { X509Certificate } from 'node:crypto'
-import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
-import { Agent as HttpsAgent, request as httpsRequest, type RequestOptions } from 'node:https'
+import { Agent as HttpAgent, type IncomingMessage } from 'node:http'
+import { Agent as HttpsAgent, type RequestOptions } from 'node:https'
 import type { Fetching } from '../core/policy.ts'
+import { type Answered, boundedRequest, FetchError } from './bounded-request.ts'
 import { createDestinations } from './destinations.ts'
 import { messageOf, readFile, type TokenDeps, TokenMethodError } from './token-method.ts'
 
-/** Why something could not be fetched; names who was asked, without the query. For the log. */
-export class FetchError extends Error {
-  override readonly name = 'FetchError'
-  /** There was an answer, only not the one that was asked for. */
-  readonly answered: boolean
-  /** The answer says that what was asked is wrong (4xx). */
-  readonly refused: boolean
-
-  constructor(
-    message: string,
-    options: ErrorOptions & { readonly answered?: boolean; readonly refused?: boolean } = {},
-  ) {
-    super(message, options)
-    this.answered = options.answered ?? false
-    this.refused = options.refused ?? false
-  }
-}
+export { FetchError } from './bounded-request.ts'
 
 export type JsonObject = Record<string, unknown>
 
@@ -69,52 +54,23 @@ export function createFetcher(
 
   const destinations = createDestinations(fetching, deps.resolve)
 
-  const send = (url: URL, asking: Asking): Promise<{ answer: IncomingMessage; text: string }> =>
-    new Promise((resolve, reject) => {
-      const { method = 'GET', headers = {}, body, maxBytes = defaultMaxBytes } = asking
-      const overHttp = url.protocol === 'http:'
-      const roots = ca()
-      const options: RequestOptions = {
-        method,
-        headers: {
-          accept: 'application/json',
-          'user-agent': 'mcp-sidecar',
-          ...headers,
-          'accept-encoding': 'identity',
-        },
-        agent: overHttp ? agents['http:'] : agents['https:'],
-        lookup: destinations.lookup(url.protocol),
-        // Said, because NODE_TLS_REJECT_UNAUTHORIZED would otherwise decide.
-        rejectUnauthorized: true,
-        ...(roots === undefined ? {} : { ca: roots }),
-      }
-      const request = (overHttp ? httpRequest : httpsRequest)(url, options)
-      const timer = clock.after(fetching.timeoutMs, () =>
-        fail(new FetchError(`it did not answer in full within ${fetching.timeoutMs} ms`)),
-      )
-      const fail = (thrown: unknown): void => {
-        timer.cancel()
-        reject(thrown)
-        request.destroy()
-      }
-      request.on('error', fail)
-      request.on('response', (answer) => {
-        const chunks: Buffer[] = []
-        let bytes = 0
-        answer.on('error', fail)
-        answer.on('data', (chunk: Buffer) => {
-          bytes += chunk.length
-          if (bytes > maxBytes) fail(wrong(`more than ${maxBytes} bytes`))
-          else chunks.push(chunk)
-        })
-        answer.on('close', () => fail(new FetchError('it ended the connection within its answer')))
-        answer.on('end', () => {
-          timer.cancel()
-          resolve({ answer, text: Buffer.concat(chunks).toString('utf8') })
-        })
-      })
-      request.end(body)
-    })
+  const send = (url: URL, asking: Asking): Promise<Answered> => {
+    const { method = 'GET', headers = {}, body, maxBytes = defaultMaxBytes } = asking
+    const roots = ca()
+    const options: RequestOptions = {
+      method,
+      headers: {
+        accept: 'application/json',
+        'user-agent': 'mcp-sidecar',
+        ...headers,
+        'accept-encoding': 'identity',
+      },
+      agent: url.protocol === 'http:' ? agents['http:'] : agents['https:'],
+      lookup: destinations.lookup(url.protocol),
+      ...(roots === undefined ? {} : { ca: roots }),
+    }
+    return boundedRequest(url, options, body, { clock, timeoutMs: fetching.timeoutMs, maxBytes })
+  }
 
   return {
     check: (url, what) => {
@@ -129,8 +85,8 @@ export function createFetcher(
         const { answer, text } = await send(new URL(url), asking)
         return jsonOf(answer, text)
       } catch (cause) {
-        const answered = cause instanceof FetchError && cause.answered
-        throw new FetchError(`${name}: ${messageOf(cause)}`, { cause, answered })
+        const { answered = false, refused = false } = cause instanceof FetchError ? cause : {}
+        throw new FetchError(`${name}: ${messageOf(cause)}`, { cause, answered, refused })
       }
     },
     close: () => {
@@ -148,7 +104,7 @@ function shownUrl(text: string): string {
 function jsonOf(answer: IncomingMessage, text: string): JsonObject {
   const status = answer.statusCode ?? 0
   if (status >= 300 && status < 400) throw wrong(`a redirect (${status}), and none is followed`)
-  if (status !== 200) throw wrong(`status ${status}`, status >= 400 && status < 500)
+  if (status !== 200) throw wrong(`status ${status}`, status === 400)
   const encoding = answer.headers['content-encoding']
   if (encoding !== undefined && encoding !== 'identity') throw wrong('an encoding that was not asked for')
   const type = (answer.headers['content-type'] ?? 'no media type').slice(0, 60)

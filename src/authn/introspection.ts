@@ -56,7 +56,7 @@ export async function introspect(token: string, options: IntrospectionOptions): 
   return { identity, until: Math.min(ends, now + cacheMs), keys: undefined, size }
 }
 
-/** The issuer is away or out of order, whatever was asked. One that refuses the token itself (4xx) is neither. */
+/** The issuer is away, or out of order, or does not know us, whatever was asked. One that refuses the token (400) is not. */
 function isOutage(thrown: unknown): boolean {
   for (let each = thrown; each instanceof Error; each = each.cause) {
     if (each instanceof Unavailable) return true

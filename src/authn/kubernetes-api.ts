@@ -1,8 +1,9 @@
 import { X509Certificate } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
-import { Agent, request as httpsRequest } from 'node:https'
+import { Agent } from 'node:https'
 import type { KubernetesMethod } from '../core/policy.ts'
 import { Credential } from '../core/secret.ts'
+import { type Answered, boundedRequest } from './bounded-request.ts'
 import type { JsonObject } from './fetching.ts'
 import { sentenceOf } from './service-account.ts'
 import { own } from './token-format.ts'
@@ -101,56 +102,23 @@ export class KubernetesApi {
     return this.#files
   }
 
-  #send(
-    url: string,
-    method: string,
-    body: string | undefined,
-  ): Promise<{ answer: IncomingMessage; text: string }> {
-    return new Promise((resolve, reject) => {
-      const { token, ca } = this.#current()
-      const { timeoutMs } = this.#method
-      const request = httpsRequest(url, {
-        method,
-        agent: this.#agent,
-        ca,
-        // Said, because NODE_TLS_REJECT_UNAUTHORIZED would otherwise decide.
-        rejectUnauthorized: true,
-        headers: {
-          accept: 'application/json',
-          'accept-encoding': 'identity',
-          'user-agent': 'mcp-sidecar',
-          authorization: `Bearer ${token.reveal()}`,
-          ...(body === undefined
-            ? {}
-            : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
-        },
-      })
-      const fail = (thrown: Error): void => {
-        timer.cancel()
-        reject(thrown)
-        request.destroy()
-      }
-      const timer = this.#deps.clock.after(timeoutMs, () =>
-        fail(new ApiError(`it did not answer in full within ${timeoutMs} ms`)),
-      )
-      request.on('error', fail)
-      request.on('response', (answer) => {
-        const chunks: Buffer[] = []
-        let bytes = 0
-        answer.on('error', fail)
-        answer.on('data', (chunk: Buffer) => {
-          bytes += chunk.length
-          if (bytes > maxAnswerBytes) fail(new ApiError(`it answered with more than ${maxAnswerBytes} bytes`))
-          else chunks.push(chunk)
-        })
-        answer.on('close', () => fail(new ApiError('it ended the connection within its answer')))
-        answer.on('end', () => {
-          timer.cancel()
-          resolve({ answer, text: Buffer.concat(chunks).toString('utf8') })
-        })
-      })
-      request.end(body)
-    })
+  #send(url: string, method: string, body: string | undefined): Promise<Answered> {
+    const { token, ca } = this.#current()
+    const headers = {
+      accept: 'application/json',
+      'accept-encoding': 'identity',
+      'user-agent': 'mcp-sidecar',
+      authorization: `Bearer ${token.reveal()}`,
+      ...(body === undefined
+        ? {}
+        : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
+    }
+    const bounds = {
+      clock: this.#deps.clock,
+      timeoutMs: this.#method.timeoutMs,
+      maxBytes: maxAnswerBytes,
+    }
+    return boundedRequest(new URL(url), { method, agent: this.#agent, ca, headers }, body, bounds)
   }
 
   #jsonOf(answer: IncomingMessage, text: string, what: string): JsonObject {

@@ -68,32 +68,15 @@ export function limiter(options: () => LimitOptions): Limiter {
       : { perPrincipal: limits.inFlightPerPrincipal, inAll: limits.inFlight }
     // Before the charge: a caller without room here would spend what others share with it, and get nothing for it.
     tally.add(principal.id, room)
-    let counted = true
-    const uncount = (): void => {
-      if (counted) tally.remove(principal.id)
-      counted = false
-    }
-    exchange.onSettled(uncount)
-    const refused = (thrown: unknown): never => {
-      uncount()
-      throw thrown
-    }
-    const charge = (): void | Promise<void> => {
-      try {
-        return limits.rates?.check(permitted)
-      } catch (thrown) {
-        return refused(thrown)
-      }
-    }
-    const pending = charge()
+    // Of a refusal, too: whoever hands a message in settles it with what is thrown here.
+    exchange.onSettled(() => tally.remove(principal.id))
+    const pending = limits.rates?.check(permitted)
     if (pending === undefined) return proceed(permitted, limits, next)
-    const entered = pending
-      .then(() => {
-        if (exchange.settled) return
-        refuseWhileDraining()
-        return proceed(permitted, limits, next)
-      })
-      .catch(refused)
+    const entered = pending.then(() => {
+      if (exchange.settled) return
+      refuseWhileDraining()
+      return proceed(permitted, limits, next)
+    })
     return waiting.hold(permitted.sessionId, entered)
   }
 

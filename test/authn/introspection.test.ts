@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import t from 'tap'
+import { Unavailable } from '../../src/authn/authenticator.ts'
 import { createFetcher } from '../../src/authn/fetching.ts'
 import { introspect } from '../../src/authn/introspection.ts'
 import type { Verified } from '../../src/authn/token-cache.ts'
@@ -134,6 +135,16 @@ t.test('an introspection endpoint', async (t) => {
       t.notMatch(outcome, /opaque-token|the secret/)
     }
     t.notOk(server.asked.includes('POST /other') || server.asked.includes('GET /other'))
+    const causes: [(typeof server.answers)[string], boolean][] = [
+      ...failures.map(([reaction]): [(typeof server.answers)[string], boolean] => [reaction, true]),
+      [json({ error: 'invalid_request' }, 400), false],
+    ]
+    for (const [reaction, outage] of causes) {
+      server.answers['/introspect'] = reaction
+      const thrown: unknown = await ask().catch((refused: unknown) => refused)
+      const unavailable = (thrown as Error).cause instanceof Unavailable
+      t.equal(unavailable, outage, 'only a refused token is held against who sent it')
+    }
     await t.rejects(ask({}, 'http://10.0.0.1/introspect'), {
       code: 'ERR_AUTH_INVALID',
       detail: /for this machine alone/,

@@ -66,8 +66,19 @@ function call(
 function admitter(options: Partial<LimitOptions>) {
   const limits: Limiter = limiter(() => ({ ...plain, ...options }))
   const admitted: Admitted[] = []
-  const later = (permitted: Permitted): void | Promise<void> =>
-    limits.admit(permitted, (each) => void admitted.push(each))
+  const failed = ({ exchange }: Permitted, thrown: unknown): never => {
+    // As the transports do with whatever a layer throws.
+    exchange.fail(SidecarError.from(thrown))
+    throw thrown
+  }
+  const later = (permitted: Permitted): void | Promise<void> => {
+    try {
+      const pending = limits.admit(permitted, (each) => void admitted.push(each))
+      return pending?.catch((thrown: unknown) => failed(permitted, thrown))
+    } catch (thrown) {
+      return failed(permitted, thrown)
+    }
+  }
   const admit = (permitted: Permitted): void => {
     if (later(permitted) !== undefined) throw new Error('it waits')
   }
