@@ -4,6 +4,7 @@ import type { Principal } from '../core/types.ts'
 import { AskedArguments } from './cedar-arguments.ts'
 import type { Call, EntityJson, Json, Uid } from './cedar-ast.ts'
 import { uidKey } from './cedar-ast.ts'
+import { evaluator } from './cedar-evaluation.ts'
 import type { ActionFacts, Wish } from './cedar-lowering.ts'
 import type { Slice } from './cedar-slices.ts'
 import { cedarText, Unreadable } from './cedar-values.ts'
@@ -25,6 +26,8 @@ export interface CallOptions extends SubjectOptions {
 export interface Plan {
   readonly slice: Slice
   readonly facts: ActionFacts
+  /** Decides without the engine, where it can. */
+  readonly evaluate: ReturnType<typeof evaluator>
   readonly asked: AskedArguments
   /** Where in the context an argument goes, by its attribute. */
   readonly argumentKeys: ReadonlyMap<string, readonly string[]>
@@ -54,6 +57,7 @@ export function planOf(slice: Slice, facts: ActionFacts): Plan {
   return {
     slice,
     facts,
+    evaluate: evaluator(slice.policies),
     asked: new AskedArguments(slice.attributes, slice.whole),
     argumentKeys,
     principalWishes: wishes.filter(({ of }) => of === 'claim' || of === 'principal' || of === 'principal in'),

@@ -4,7 +4,8 @@
  * entities for one attribute. So the policies are cut into slices, one for each action and, where policies name
  * resources, one for each of those; a policy whose scope cannot match is never evaluated by Cedar either. A slice that
  * looks at principal and resource only by attribute and by membership in entities that it names is rewritten to read the
- * context alone (cedar-lowering.ts), and no entities are passed at all. The engine still decides, each time.
+ * context alone (cedar-lowering.ts), and no entities are passed at all. Such a slice is evaluated without the engine where
+ * that is sure to come to the same (cedar-evaluation.ts). Each question is decided anew.
  */
 import {
   type Expr,

@@ -189,7 +189,8 @@ class CedarDecider implements Decider {
     try {
       if (families[this.#family]?.owner !== this) this.install()
       const call = this.#calls.make(question, plan, this.#ids.get(plan) as string)
-      return typeof call === 'string' ? refused([call]) : decision(this.#engine.statefulIsAuthorized(call))
+      if (typeof call === 'string') return refused([call])
+      return plan.evaluate(call) ?? decision(this.#engine.statefulIsAuthorized(call))
     } catch (thrown) {
       return refused([
         `the engine failed: ${thrown instanceof Error ? spoken(thrown.message) : 'for no known reason'}`,

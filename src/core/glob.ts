@@ -3,9 +3,13 @@
  * tools and hosts have no path semantics. Takes time proportional to the text.
  */
 export function glob(pattern: string): (text: string) => boolean {
-  const [head = '', ...rest] = pattern.split('*')
+  return globOfParts(pattern.split('*'))
+}
+
+/** The same, of the texts between the stars. */
+export function globOfParts([head = '', ...rest]: readonly string[]): (text: string) => boolean {
   const tail = rest.pop()
-  if (tail === undefined) return (text) => text === pattern
+  if (tail === undefined) return (text) => text === head
   return (text) => {
     if (text.length < head.length + tail.length || !text.startsWith(head) || !text.endsWith(tail))
       return false

@@ -511,7 +511,9 @@ tap.test('clients that use the same ids and tokens at once never see each otherâ
 
 tap.test('neither do they when calls time out and the server goes on with them', async (t) => {
   const stage = await setStage(t, { requestTimeoutMs: 120, maxRequestTimeoutMs: 5000 })
-  await never(t, stage, 2, 40, true)
+  // Whether a drawn plan waits long enough is chance: on until some did.
+  for (let rounds = 0; rounds < 10 && (rounds === 0 || seen.timedOut < 5); rounds++)
+    await never(t, stage, 2, 40, true)
   t.ok(seen.timedOut >= 5, `timed out: ${seen.timedOut}`)
 })
 
