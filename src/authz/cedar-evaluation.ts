@@ -29,6 +29,9 @@ interface Evaluated {
   readonly matches: (facts: Facts) => boolean | undefined
 }
 
+/** Each element with each is right for a few; the engine sorts. */
+const maxComparisons = 10_000
+
 const noErrors: readonly string[] = Object.freeze([])
 const unknown = (): undefined => undefined
 
@@ -188,8 +191,10 @@ function onLongs(apply: (left: number, right: number) => Value | undefined) {
 }
 
 function onSets(apply: (left: readonly Value[], right: readonly Value[]) => boolean | undefined) {
-  return (left: Value, right: Value): boolean | undefined =>
-    Array.isArray(left) && Array.isArray(right) ? apply(left, right) : undefined
+  return (left: Value, right: Value): boolean | undefined => {
+    if (!Array.isArray(left) || !Array.isArray(right)) return undefined
+    return left.length * right.length <= maxComparisons ? apply(left, right) : undefined
+  }
 }
 
 /** A Long has 64 bits; what a double cannot hold exactly is not computed here. */

@@ -6,7 +6,7 @@ import { type ErrorCode, rpcErrorText, SidecarError } from '../core/errors.ts'
 import type { Draft, Handler } from '../core/pipeline.ts'
 import type { Transport } from '../core/types.ts'
 import { clientAddress, type TrustedProxies } from './client-address.ts'
-import type { HttpReceived, Refusals } from './http.ts'
+import type { HttpIdentified, HttpReceived, Refusals } from './http.ts'
 import { certificateOf, type TlsMaterial } from './tls.ts'
 import type { UpgradeReceived } from './websocket.ts'
 
@@ -226,11 +226,14 @@ function open(server: HttpServer, options: ListenerOptions): Promise<Listener> {
   })
 }
 
+/** What the stages of the door fill in. Room for it is made at once: V8 has properties that are added later apart. */
+type Room = { readonly [K in Exclude<keyof HttpIdentified, keyof HttpReceived>]: undefined }
+
 function receive(requestId: string, request: IncomingMessage, response: ServerResponse): HttpReceived {
   const url = request.url ?? '/'
   const query = url.indexOf('?')
   const path = query < 0 ? url : url.slice(0, query)
-  return {
+  const received: HttpReceived & Room = {
     requestId,
     transport: transportOf(path),
     remoteAddress: request.socket.remoteAddress ?? '',
@@ -244,7 +247,10 @@ function receive(requestId: string, request: IncomingMessage, response: ServerRe
     certificate: certificateOf(request.socket),
     request,
     response,
+    origin: undefined,
+    principal: undefined,
   }
+  return received
 }
 
 function transportOf(path: string): Transport {

@@ -230,6 +230,15 @@ t.test('what it leaves to the engine', async (t) => {
         undefined,
         condition,
       )
+  const many = { a: Array.from({ length: 200 }, (_, i) => `${i}`), b: Array.from({ length: 100 }, () => 'x') }
+  for (const [method, allow] of [
+    ['containsAll', false],
+    ['containsAny', false],
+  ] as const) {
+    const texts = [`permit(principal, action, resource) when { context.a.${method}(context.b) };`]
+    t.equal(own(texts, facts(many)), undefined, `${method} of large sets`)
+    t.equal(own(texts, facts({ ...many, b: ['x'] }))?.allow, allow)
+  }
   const scopes = [
     'principal is Client, action, resource',
     'principal in Client::"alice", action, resource',

@@ -66,7 +66,7 @@ function crashes(t: Test): Error[] {
   return found
 }
 
-const nested = (levels: number): Json => JSON.parse('{"a":'.repeat(levels) + '1' + '}'.repeat(levels))
+const nested = (levels: number): Json => JSON.parse(`${'{"a":'.repeat(levels)}1${'}'.repeat(levels)}`)
 const alive = async (t: Test, { url }: TestSidecar): Promise<void> => {
   t.equal((await ask(url, modern('alive', 'tools/list'))).status, 200, 'it serves others')
 }
