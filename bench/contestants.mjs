@@ -94,6 +94,7 @@ function mcpProxy(port) {
   return [program, '--host', '127.0.0.1', '--port', port, '--server', 'stream', '--', node, server]
 }
 
+const onlyEcho = 'its policies permit the tool echo alone'
 const noSessions = 'it keeps no sessions'
 const noProcessEach = 'one server process per session'
 const fixedAnswer = 'its answer is fixed'
@@ -121,13 +122,13 @@ export const contestants = [
     name: 'secured-shared',
     args: secured('shared'),
     headers: { authorization: `Bearer ${jwt()}` },
-    cannot: {},
+    cannot: { payload: onlyEcho },
   },
   {
     name: 'secured-per-session',
     args: secured('per-session'),
     headers: { authorization: `Bearer ${jwt()}` },
-    cannot: { sessions: noProcessEach },
+    cannot: { payload: onlyEcho, sessions: noProcessEach },
   },
   {
     name: 'modern-to-legacy',

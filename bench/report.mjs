@@ -146,6 +146,8 @@ export class Report {
   #judge(target, name) {
     if (target.only && !target.only.includes(name)) return ''
     if (target.toOf && !target.toOf[name]) return ''
+    // The other targets are for what everyone runs.
+    if (!target.toOf && SECURED[name]) return ''
     const value = this.#measure(target, name)
     if (value === undefined)
       return this.#results.reason(target.key, name) ? 'FAIL: not measured' : 'not measured'

@@ -128,5 +128,8 @@ function refused(
   const what = `cedar: ${action} of ${type} ${quoted(name)}${meant} to ${callerName(principal)}`
   let why = ids.length === 0 ? 'no policy permits it' : `denied by ${ids.map(quoted).join(', ')}`
   if (errors.length > 0) why = `error: ${errors.slice(0, 4).map(quoted).join('; ')}`
-  return new SidecarError('ERR_DENIED', { detail: `${what}: ${why}`, verdict: { layer: 'cedar', ids } })
+  return new SidecarError('ERR_DENIED', {
+    detail: `${what}: ${why}`,
+    verdict: { layer: 'cedar', ids, errors },
+  })
 }

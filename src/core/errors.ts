@@ -88,7 +88,12 @@ export interface ErrorOptions {
   /** HTTP headers that belong to the refusal (`WWW-Authenticate`, `Retry-After`, `Allow`). */
   readonly headers?: Readonly<Record<string, string>>
   /** Which rule or policy refused, for the audit log. */
-  readonly verdict?: { readonly layer: string; readonly ids: readonly string[] }
+  readonly verdict?: {
+    readonly layer: string
+    readonly ids: readonly string[]
+    /** What went wrong in judging, which refuses; without values of the request. */
+    readonly errors?: readonly string[]
+  }
 }
 
 /** A failure of the sidecar's own making. `message` is the public sentence; `detail` is for the log. */

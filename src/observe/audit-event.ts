@@ -70,6 +70,7 @@ const max = { method: 100, name: 256, uri: 2048, id: 128, path: 512, detail: 500
 const maxOfStranger = { path: 64, detail: 500 }
 const maxTargets = 32
 const maxRules = 32
+const maxErrors = 4
 const maxDetails = 32
 /** Longer introductions are not read. Bytes. */
 const maxClientInfo = 4096
@@ -188,6 +189,8 @@ export class AuditEvents {
       }
       text += ']'
     }
+    const errors = error?.verdict?.errors ?? []
+    if (errors.length > 0) text += `,"errors":${quotedList(errors, maxErrors, max.detail)}`
     return `,"decision":{${text},"config":${quoted(this.#configDigest())}}`
   }
 

@@ -206,7 +206,7 @@ t.test('without a word of the server on it a tool is not used where policies go 
     code: 'ERR_DENIED',
     detail:
       'cedar: tools/call of tool "a" to "user:alice": error: "what the server says of it is not known: there is no list of tools, or it does not hold this one exactly once"',
-    verdict: { layer: 'cedar', ids: [] },
+    verdict: { layer: 'cedar', ids: [], errors: [/^what the server says of it is not known/] },
   })
   t.same(oracle.asked, [])
   const twice = messageOf(

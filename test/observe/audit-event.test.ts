@@ -104,6 +104,10 @@ t.test('a refusal names the rule, the check that failed, and what the client was
     },
     decision: { effect: 'deny', layer: 'MCPRoute team-a/x', policies: ['rule-2'] },
   })
+  const errors = ['p1: type error', 'b', 'c', 'd', 'e']
+  const erring = refusal('ERR_DENIED', { verdict: { layer: 'cedar', ids: [], errors } })
+  const { decision } = event({ request, message: call, outcome: 'denied', error: erring })
+  t.match(decision, { effect: 'deny', layer: 'cedar', errors: errors.slice(0, 4) })
 })
 
 t.test('a refusal before anything was read says what is known', async (t) => {
