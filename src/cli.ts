@@ -6,6 +6,7 @@ import { ConfigError, FLAGS, type Flags, type LoadedConfig, loadConfig } from '.
 import { watchFiles } from './config/watch.ts'
 import { type Sidecar, StartError, startSidecar } from './main.ts'
 import type { VerifyOptions } from './observe/audit-verify.ts'
+import { systemClock } from './observe/clock.ts'
 import { createLogger, type LogOutput, type SidecarLogger } from './observe/logger.ts'
 import { enforcement, startReport } from './report.ts'
 
@@ -73,6 +74,15 @@ export async function runCli(terminal: Terminal): Promise<number> {
       const { notEnforced } = enforcement(loaded.config)
       const lines = explain === true ? explainPolicy(loaded, notEnforced) : explainConfig(loaded)
       stdout.write(`${lines.join('\n')}\n`)
+    })
+  withFlags(
+    program
+      .command('doctor')
+      .description('Try out what this host can enforce of a permission profile, mechanism by mechanism'),
+  )
+    .usage('[options] [-- COMMAND [ARG...]]')
+    .action(async (flags: Flags) => {
+      exitCode = await doctor(terminal, flags, command)
     })
   program
     .command('schema')
@@ -186,6 +196,26 @@ async function placing<T>(loaded: LoadedConfig, made: Promise<T>): Promise<T> {
     const { authzPlace } = await import('./config/authz-place.ts')
     throw new ConfigError(faults.map(({ path, message }) => ({ where: authzPlace(loaded, path), message })))
   }
+}
+
+/** Tells what holds here of the profile that is configured; exit code 1 when the server would not be started. */
+async function doctor(terminal: Terminal, flags: Flags, command: readonly string[]): Promise<number> {
+  const { env, cwd, stdout } = terminal
+  // Without a configuration there is no server, and none is needed.
+  const some = command.length === 0 && flags['config'] === undefined ? ['true'] : command
+  const { config } = await loadConfig({ flags, env, cwd, command: some })
+  const { examine } = await import('./confinement.ts')
+  const { reportLines } = await import('./sandbox/report.ts')
+  const log = createLogger({ ...config.log, level: 'error' }, terminal.stderr)
+  const nothing = (): void => {}
+  const report = await examine(config, {
+    ...{ clock: systemClock, log, env, records: { event: nothing }, metrics: { egress: nothing } },
+    ownPorts: () => [],
+  })
+  if (config.permissions === undefined)
+    stdout.write('No profile is configured; this is what would hold under the profile network.\n\n')
+  stdout.write(`${reportLines(report).join('\n')}\n`)
+  return report.verdict === 'refused' ? exitCodes.failed : exitCodes.ok
 }
 
 /** What is allowed and yet not wise: a secret in clear in a document. */

@@ -12,9 +12,11 @@ import { ToolList } from './bridge/tool-list.ts'
 import { whenKnown } from './bridge/when-known.ts'
 import type { Config } from './config/config.ts'
 import { fixedDifference } from './config/fixed.ts'
+import { WayOut } from './confinement.ts'
 import { SidecarError } from './core/errors.ts'
 import { urlHost } from './core/net.ts'
 import { type Handler, stack } from './core/pipeline.ts'
+import type { EnforcementReport } from './core/sandbox.ts'
 import type { Clock, Decoded, Lifecycle, Parsed, Permitted, Principal } from './core/types.ts'
 import { classify } from './era/classify.ts'
 import { limiter } from './limit/admit.ts'
@@ -31,6 +33,7 @@ import { guarded, systemClock } from './observe/clock.ts'
 import type { SidecarLogger } from './observe/logger.ts'
 import { createMetrics } from './observe/metrics.ts'
 import { Records, recordingMetrics } from './observe/records.ts'
+import { enforcementSummary } from './sandbox/report.ts'
 import type { FlowOptions } from './session/flow.ts'
 import { ModernClients } from './session/modern-clients.ts'
 import { Registry } from './session/registry.ts'
@@ -48,6 +51,8 @@ export interface SidecarContext {
   /** The sidecar's own version. */
   readonly version: string
   readonly clock?: Clock
+  /** Instead of the launcher that was built: one that sees less of the kernel, for tests. */
+  readonly launcher?: string
 }
 
 export interface Sidecar {
@@ -57,6 +62,8 @@ export interface Sidecar {
   readonly config: Config
   /** The server answers and no shutdown is under way. */
   readonly ready: boolean
+  /** What holds for the server process started last. */
+  readonly enforcement: EnforcementReport
   /** Builds the new world beside the old one and swaps. Rejects with a StartError; then nothing has changed. */
   reload(config: Config): Promise<void>
   /** Opens the audit log anew: whoever rotates it has renamed the file. */
@@ -96,8 +103,16 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   }
   const toolList = new ToolList(() => world.server, serverContext, { version: context.version })
   const toolHeaders = new ToolHeaders(toolList, serverContext)
-  const worldContext = {
+  const ownPorts: number[] = []
+  const confinementContext = {
     ...serverContext,
+    ...{ env: context.env, records, launcher: context.launcher },
+    ownPorts: () => ownPorts,
+  }
+  const wayOut = new WayOut(confinementContext)
+  const worldContext = {
+    ...confinementContext,
+    wayOut,
     ...{ env: context.env, cwd: context.cwd },
     // Lasts as long as the process, so that a reload voids no client's requestState.
     seal: createSeal(),
@@ -199,14 +214,18 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       { http, upgrade, refusals, proxies: () => world.proxies },
     ),
   )
+  ownPorts.push(listener.port)
   const scheme = world.tls === undefined ? 'http' : 'https'
   url = `${scheme}://${urlHost(config.listen.host)}:${listener.port}${paths.streamableHttp}`
   records.event('sidecar_start', { version: context.version })
   const adminContext: AdminContext = {
     readiness: () => {
-      if (draining) return { ready: false, reason: 'shutting down' }
-      const { ready } = world.server
-      return { ready, reason: ready ? 'the MCP server answers' : 'the MCP server does not answer' }
+      const { server, sandbox } = world
+      const enforcement = enforcementSummary(sandbox.report)
+      if (draining) return { ready: false, reason: 'shutting down', enforcement }
+      const { ready } = server
+      const reason = ready ? 'the MCP server answers' : 'the MCP server does not answer'
+      return { ready, reason, enforcement }
     },
     metrics: () => registered.exposition(),
   }
@@ -216,6 +235,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     () => listenAdmin(config.admin, adminContext),
     listener,
   )
+  ownPorts.push(admin.port)
 
   /** @param opened what is closed again when this cannot be */
   async function bound<T>(
@@ -231,6 +251,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       registry.endAll(new SidecarError('ERR_DRAINING'))
       await Promise.all([world.server.close(), world.audit?.close()])
       closeAll(world)
+      await wayOut.close()
       reaper.close()
       const { code, message } = thrown as NodeJS.ErrnoException
       const reason = code === 'EADDRINUSE' ? `it is in use; choose another with ${flag}` : message
@@ -252,6 +273,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     listener.stopAccepting()
     await Promise.all([world.server, ...retired].map((pool) => pool.close()))
     await Promise.all([listener.close(), admin.close()])
+    await wayOut.close()
     reaper.close()
     records.event('sidecar_stop')
     closeAll(world)
@@ -266,6 +288,9 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     },
     get ready() {
       return adminContext.readiness().ready
+    },
+    get enforcement() {
+      return world.sandbox.report
     },
     reopenAudit: () => world.audit?.reopen(),
     // One after the other, so that none swaps out a world that another has just put in.

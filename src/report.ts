@@ -2,7 +2,9 @@
 import type { Config } from './config/config.ts'
 import { isLoopback } from './core/net.ts'
 import type { AuthMethod } from './core/policy.ts'
+import type { EnforcementReport } from './core/sandbox.ts'
 import type { Sidecar } from './main.ts'
+import { enforcementSummary, gapTexts, weakening } from './sandbox/report.ts'
 
 export interface StartReport {
   /** For a log line. */
@@ -11,7 +13,7 @@ export interface StartReport {
   readonly lines: readonly string[]
 }
 
-export function startReport({ config, url, adminUrl }: Sidecar): StartReport {
+export function startReport({ config, url, adminUrl, enforcement: measured }: Sidecar): StartReport {
   const base = url.slice(0, url.lastIndexOf('/'))
   const { listen } = config
   const urls = {
@@ -19,7 +21,7 @@ export function startReport({ config, url, adminUrl }: Sidecar): StartReport {
     ...(listen.httpSse ? { sseUrl: `${base}/sse` } : {}),
     ...(listen.webSocket ? { webSocketUrl: `${base.replace(/^http/, 'ws')}/ws` } : {}),
   }
-  const { enforced, notEnforced } = enforcement(config)
+  const { enforced, notEnforced } = enforcement(config, measured)
   const headers = clientHeaders(config)
   const clientConfig = {
     mcpServers: { sidecar: { type: 'http', url, ...(headers === undefined ? {} : { headers }) } },
@@ -42,7 +44,8 @@ export function startReport({ config, url, adminUrl }: Sidecar): StartReport {
       .map((line) => `    ${line}`),
     '',
   ]
-  return { fields: { ...urls, adminUrl, enforced, notEnforced, clientConfig }, lines }
+  const permissions = enforcementSummary(measured)
+  return { fields: { ...urls, adminUrl, enforced, notEnforced, permissions, clientConfig }, lines }
 }
 
 const methodNames: Readonly<Record<AuthMethod['method'], string>> = {
@@ -56,8 +59,11 @@ const methodNames: Readonly<Record<AuthMethod['method'], string>> = {
 }
 
 /** What holds and what does not, in words for whoever signs it off. */
-export function enforcement(config: Config): { readonly enforced: string[]; readonly notEnforced: string[] } {
-  const { policy, listen, server } = config
+export function enforcement(
+  config: Config,
+  measured?: EnforcementReport,
+): { readonly enforced: string[]; readonly notEnforced: string[] } {
+  const { policy, listen, server, permissions } = config
   const { auth, authz, rates, audit } = policy
   const enforced: string[] = []
   const notEnforced: string[] = []
@@ -89,9 +95,21 @@ export function enforcement(config: Config): { readonly enforced: string[]; read
     'limits on sessions, processes, sizes and times',
     "the server's environment",
   )
-  notEnforced.push(
-    'file system and network access of the server process: it runs with the rights of this user',
-  )
+  if (permissions === undefined || measured?.verdict === 'off') {
+    notEnforced.push(
+      'file system and network access of the server process: it runs with the rights of this user',
+    )
+  } else if (measured === undefined) {
+    enforced.push(
+      `permissions: profile ${permissions.name}, as far as the host can (mcp-sidecar doctor tells)`,
+    )
+  } else {
+    const { active, gaps } = enforcementSummary(measured)
+    enforced.push(`permissions: profile ${permissions.name} (${measured.verdict}; ${active.join(', ')})`)
+    for (const gap of gaps.filter((each) => weakening.has(each)))
+      notEnforced.push(`permissions: ${gap}: ${gapTexts[gap]?.[0]}`)
+  }
+  for (const each of permissions?.notApplied ?? []) notEnforced.push(`permissions: ${each}`)
   if (server.topology === 'shared')
     notEnforced.push('separation of callers inside the server: one process serves all')
   else if (server.topology === 'auto' && server.era !== 'legacy')

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createSeal } from './bridge/seal.ts'
 import type { Config } from './config/config.ts'
+import { buildConfinement, type ConfinementContext, type WayOut } from './confinement.ts'
 import { urlHost } from './core/net.ts'
 import type { AuditPolicy, Policy } from './core/policy.ts'
 import type { Logger, Seal } from './core/types.ts'
@@ -15,6 +16,7 @@ import type { TlsMaterial } from './listen/tls.ts'
 import type { Audit } from './observe/audit.ts'
 import { systemClock } from './observe/clock.ts'
 import type { SidecarLogger } from './observe/logger.ts'
+import type { Sandbox } from './sandbox/sandbox.ts'
 import { buildSecurity, makingOf, type Security, type SecurityContext } from './security.ts'
 import { buildServer, type Server, type ServerContext } from './server.ts'
 import { commandProblem } from './upstream/command.ts'
@@ -38,10 +40,15 @@ export interface World {
   /** Undefined: plain HTTP. */
   readonly tls: TlsMaterial | undefined
   readonly server: Server
+  /** What its processes are started in. */
+  readonly sandbox: Sandbox
 }
 
-export interface WorldContext extends Omit<ServerContext, 'seal' | 'log'> {
+export interface WorldContext
+  extends Omit<ServerContext, 'seal' | 'log'>,
+    Omit<ConfinementContext, 'log' | 'metrics'> {
   readonly log: SidecarLogger
+  readonly wayOut: WayOut
   /** What the server's environment is filtered from. */
   readonly env: Readonly<Record<string, string | undefined>>
   readonly cwd: string
@@ -76,7 +83,7 @@ export async function buildWorld(
     await rates?.ready()
     const ratesMaking = makingOf(policy.rates)
     const tls = await tlsOf(config, context)
-    const server = serverOf(config, previous, context)
+    const { server, sandbox } = await serverOf(config, previous, context)
     const limits: LimitOptions = {
       ...config.limits,
       startTimeoutMs: config.server.startTimeoutMs,
@@ -98,6 +105,7 @@ export async function buildWorld(
       audit,
       tls,
       server,
+      sandbox,
     }
   } catch (thrown) {
     security?.retire(previous?.security)
@@ -212,17 +220,27 @@ async function tlsOf(
   return material
 }
 
-function serverOf(config: Config, previous: World | undefined, context: WorldContext): Server {
+async function serverOf(
+  config: Config,
+  previous: World | undefined,
+  context: WorldContext,
+): Promise<Pick<World, 'server' | 'sandbox'>> {
   if (previous !== undefined) {
     const old = previous.config
-    if (same([old.server, old.limits], [config.server, config.limits])) return previous.server
+    const making = ({ server, limits, permissions, protectedPaths }: Config): unknown[] => [
+      ...[server, limits, permissions, protectedPaths],
+    ]
+    if (same(making(old), making(config))) return previous
   }
   const { command, cwd, envAllow, envSet, stateKeyFile } = config.server
-  const env = serverEnvironment(context.env, envAllow, envSet)
+  const { allow = [], set = {} } = config.permissions?.env ?? {}
+  const env = serverEnvironment(context.env, [...envAllow, ...allow], { ...envSet, ...set })
   const problem = commandProblem(command[0] as string, cwd ?? context.cwd, env['PATH'])
   if (problem !== undefined) throw new StartError(`the MCP server cannot be started: ${problem}`)
   const seal = stateKeyFile === undefined ? context.seal : createSeal(sealKey(stateKeyFile))
-  return buildServer(config, { command, cwd, env }, { ...context, seal })
+  const sandbox = await buildConfinement(config, context.wayOut, context)
+  const server = buildServer(config, { command, cwd, env, confinement: sandbox }, { ...context, seal })
+  return { server, sandbox }
 }
 
 /** @throws StartError for a key file that cannot be used */

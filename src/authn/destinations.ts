@@ -3,7 +3,7 @@ import { lookup } from 'node:dns/promises'
 import { isIP, type LookupFunction } from 'node:net'
 import { isLoopback } from '../core/net.ts'
 import type { Fetching } from '../core/policy.ts'
-import { isPublicAddress } from './public-address.ts'
+import { isPublicAddress } from '../core/special-addresses.ts'
 import { messageOf, type TokenDeps } from './token-method.ts'
 
 export interface Destinations {

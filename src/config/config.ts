@@ -1,4 +1,5 @@
 import type { Policy } from '../core/policy.ts'
+import type { Profile } from '../core/sandbox.ts'
 import type { LOG_LEVELS } from './values.ts'
 
 export type LogLevel = (typeof LOG_LEVELS)[number]
@@ -78,7 +79,14 @@ export interface Config {
   readonly configMapsDir: string
   /** Who may come in and what they may do: made of all of `auth`, `authorization`, limits, `audit` and the documents. */
   readonly policy: Policy
+  /** What the server may touch, by setting or document. Undefined: nothing was chosen. */
+  readonly permissions: Profile | undefined
+  /** Absolute paths that no profile may open: configuration, keys, secrets and the audit log of the sidecar itself. */
+  readonly protectedPaths: readonly string[]
 }
+
+/** What is made of several settings. */
+export type MadeKey = 'policy' | 'permissions' | 'protectedPaths'
 
 /** Dotted paths of the values: a record with any key (`envSet`) and a list are values, the other objects are sections. */
 type Leaves<T, Prefix extends string = ''> = {
@@ -92,7 +100,7 @@ type Leaves<T, Prefix extends string = ''> = {
 }[keyof T & string]
 
 /** `'limits.requestBodyBytes'` and so on: the name of each value inside `Config`. */
-export type ConfigKey = Leaves<Omit<Config, 'policy'>>
+export type ConfigKey = Leaves<Omit<Config, MadeKey>>
 
 /** The type of the value that a dotted path names. */
 export type ValueAt<T, Key extends string> = Key extends `${infer Head}.${infer Rest}`

@@ -1,4 +1,5 @@
 import { access, constants, open, stat } from 'node:fs/promises'
+import { isAbsolute, relative } from 'node:path'
 
 /** Bytes. Far above any sensible configuration, and little enough to parse at once. */
 export const MAX_FILE_BYTES = 2 ** 20
@@ -41,6 +42,12 @@ export function explainReadError(error: unknown): string {
   if (code === 'EISDIR') return 'is a folder: name a file in it'
   if (code === 'EACCES' || code === 'EPERM') return 'may not be read by this user'
   return `cannot be read (${code ?? 'unknown reason'})`
+}
+
+/** As a person in `cwd` would name it. */
+export function shortName(path: string, cwd: string): string {
+  const short = relative(cwd, path)
+  return short.startsWith('..') || isAbsolute(short) ? path : short
 }
 
 /** What keeps `path` from being a readable file, or a folder to start in; undefined when nothing does. */

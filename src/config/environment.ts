@@ -56,26 +56,31 @@ export function dangerousVariable(name: string): string | undefined {
 
 const NAME = /^[A-Za-z_][A-Za-z0-9_]*$/
 
-const passedName: ValueType<string> = text('variable names, a final `*` for any rest', {}, (input) => {
+/** @param values where values are set, for those who write one here */
+export function passedNames(values: string): ValueType<readonly string[]> {
+  return list(text('variable names, a final `*` for any rest', {}, (input) => passedName(input, values)))
+}
+
+function passedName(input: string, values: string): Parsed<string> {
   if (input === '*')
     return bad('"*" would pass everything, the secrets of the sidecar too: name the variables')
   const name = /^([^=]*)=/.exec(input)?.[1]
   if (name !== undefined)
     return bad(
-      `only names stand here: write ${NAME.test(name) ? name : 'the name'}, values go into server.env.set`,
+      `only names stand here: write ${NAME.test(name) ? name : 'the name'}, values go into ${values}`,
     )
   if (!NAME.test(input.replace(/\*$/, '')))
     return bad(`${quote(input)} is not a variable name (letters, digits and _, a * only at the end)`)
   if (overlaps(input, 'MCP_SIDECAR_*'))
     return bad(`${quote(input)} would pass variables of the sidecar itself (MCP_SIDECAR_*)`)
   return good(input)
-})
+}
 
-const passedNames = list(passedName)
+const ownNames = passedNames('server.env.set')
 
 /** Names to pass on besides `BASE_ENVIRONMENT`. */
 export const envAllow: ValueType<readonly string[]> = {
-  ...passedNames,
+  ...ownNames,
   show: (names) => (names.length === 0 ? 'the base set' : `the base set, ${names.join(', ')}`),
 }
 

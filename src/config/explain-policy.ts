@@ -1,23 +1,17 @@
 import type { AccessRule, AuthLayer, AuthMethod, AuthzPolicy, Policy, RuleLayer } from '../core/policy.ts'
+import { permissionRows, type Row } from './explain-permissions.ts'
 import type { Field, SettingKey } from './field.ts'
 import { FIELDS } from './fields.ts'
 import { dotted } from './layer.ts'
 import type { LoadedConfig } from './load.ts'
 import { DURATION, formatQuantity } from './units.ts'
 
-/** One line: what, how far in, and where it comes from. */
-interface Row {
-  readonly depth: number
-  readonly text: string
-  readonly where: string
-}
-
 /** Widest column before the origins. */
 const MAX_WIDTH = 90
 
 /**
- * The policy that is in force, for a person: who may come in, what they may do, how often, what is recorded and what is
- * not enforced, each with where it comes from. Holds no secrets.
+ * The policy that is in force, for a person: who may come in, what they may do, how often, what is recorded, what the
+ * server may touch and what is not enforced, each with where it comes from. Holds no secrets.
  *
  * @param notEnforced default: what the policy itself leaves to others
  */
@@ -32,6 +26,7 @@ export function explainPolicy(
     ...authzRows(authz, loaded),
     ...limitRows(rates, timeouts, loaded),
     ...auditRows(audit, loaded),
+    ...permissionRows(loaded),
     row(0, 'not enforced here', ''),
     ...notEnforced.map((text) => row(1, text, '')),
     ...(notEnforced.length === 0 ? [row(1, 'nothing is left to others', '')] : []),
@@ -194,12 +189,12 @@ function ruleRows(layer: RuleLayer, loaded: LoadedConfig): Row[] {
     row(1, `${name}: ${how}`, placeOf(layer, loaded)),
     ...rules.flatMap((rule) => [
       row(2, `${rule.id}: ${rule.principals.join(', ')}`, placeOf(rule, loaded)),
-      ...permissionRows(rule, loaded),
+      ...ruleDetailRows(rule, loaded),
     ]),
   ]
 }
 
-function permissionRows(rule: AccessRule, { origins }: LoadedConfig): Row[] {
+function ruleDetailRows(rule: AccessRule, { origins }: LoadedConfig): Row[] {
   const at = (...path: (string | number)[]): string => origins.of(rule)?.at(path) ?? ''
   return [
     ...rule.permissions.map((each, index) =>

@@ -3,6 +3,7 @@ import type { AuthSettings } from './auth-values.ts'
 import type { AuthzSettings } from './authz-values.ts'
 import type { Config, ConfigKey, ValueAt } from './config.ts'
 import type { LimitSettings } from './limit-values.ts'
+import type { PermissionsSetting } from './permissions/setting.ts'
 import type { ValueType } from './values.ts'
 
 /** A value the file can hold. */
@@ -36,14 +37,22 @@ export type Field<T> = Fallback<T> & {
 /** What `Config.policy` is made of, as the file has it. */
 export interface PolicySettings extends AuthSettings, AuthzSettings, LimitSettings, AuditSettings {}
 
-/** The values of `Config`, those that its policy is made of, and the one that only the checks read. */
-export type SettingKey = ConfigKey | keyof PolicySettings | 'server.envAllowDangerous'
+/** What else is not in `Config` as it is in the file: what a profile is made of, and what only the checks read. */
+export interface OtherSettings {
+  readonly permissions: PermissionsSetting | undefined
+  readonly 'server.envAllowDangerous': boolean
+}
+
+/** The values of `Config`, and those that others of it are made of. */
+export type SettingKey = ConfigKey | keyof PolicySettings | keyof OtherSettings
 
 export type ValueOf<K extends SettingKey> = K extends ConfigKey
   ? ValueAt<Config, K>
   : K extends keyof PolicySettings
     ? PolicySettings[K]
-    : boolean
+    : K extends keyof OtherSettings
+      ? OtherSettings[K]
+      : never
 
 /** The fields whose keys begin with one of these words. */
 export type FieldsOf<Head extends string> = {

@@ -5,6 +5,7 @@ import type { Field, FieldsOf, SettingKey, ValueOf } from './field.ts'
 import { limitFields, rateFields } from './limit-fields.ts'
 import { listenFields } from './listen-fields.ts'
 import { manifestFields } from './manifest-fields.ts'
+import { permissionsFields } from './permissions-fields.ts'
 import { serverFields } from './server-fields.ts'
 import { choice, duration, LOG_LEVELS } from './values.ts'
 
@@ -39,6 +40,7 @@ const processFields: FieldsOf<'shutdownGraceMs' | 'log'> = {
  */
 export const FIELDS: { readonly [K in SettingKey]: Field<ValueOf<K>> } = {
   ...serverFields,
+  ...permissionsFields,
   ...listenFields,
   ...authFields,
   ...authzFields,

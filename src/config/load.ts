@@ -1,5 +1,5 @@
 import { dirname, resolve } from 'node:path'
-import type { Config } from './config.ts'
+import type { Config, MadeKey } from './config.ts'
 import { type ReadFile, readTextFile } from './disk.ts'
 import { BASE_ENVIRONMENT } from './environment.ts'
 import { ConfigError, type Problem } from './error.ts'
@@ -12,10 +12,11 @@ import type { Documents } from './manifest/load.ts'
 import type { Start } from './manifest/server.ts'
 import { Origins } from './origins.ts'
 import type { Path } from './parsed.ts'
+import { buildPermissions } from './permissions/build.ts'
+import { type OwnPath, protectedPaths } from './permissions/protected.ts'
 import { buildPolicy, NO_ADDITION } from './policy.ts'
 import { RULES } from './rules.ts'
 import { configFile, type Environment, readFlags, readVariables } from './sources.ts'
-import type { PathUse } from './values.ts'
 
 export type { Config, ConfigKey, LogLevel } from './config.ts'
 export { ConfigError, type Problem } from './error.ts'
@@ -71,10 +72,15 @@ export async function loadConfig(input: LoadInput): Promise<LoadedConfig> {
   const given = givenBy(settings)
   const addition = documents?.addition ?? NO_ADDITION
   const policy = await buildPolicy({ given, config: frame, addition, origins, read, problems })
-  const config: Config = { ...frame, policy }
+  const warnings = [...(documents?.warnings ?? [])]
+  const chosen = await buildPermissions({ given, origins, read, cwd: input.cwd, problems, warnings })
+  const paths = pathsOf(settings)
+  const file = named === undefined ? [] : [resolve(input.cwd, named.path)]
+  const permissions = chosen ?? documents?.permissions
+  const own = protectedPaths(paths, [...file, ...(documents?.files ?? [])])
+  const config: Config = { ...frame, policy, permissions, protectedPaths: own }
 
   problems.unshift(...layers.flatMap((layer) => layer.problems))
-  const paths = pathsOf(settings)
   const unread = await unusable(paths)
   // Whoever tried to read one of them has said so already.
   problems.push(...unread.filter(({ where }) => !problems.some((other) => other.where === where)))
@@ -86,10 +92,9 @@ export async function loadConfig(input: LoadInput): Promise<LoadedConfig> {
     problems.push(...rules.flatMap(({ check }) => check({ config, value, at, origins, addition })))
   }
   if (problems.length > 0) throw new ConfigError(problems)
-  const file = named === undefined ? [] : [resolve(input.cwd, named.path)]
   const watched = paths.filter(({ use }) => use === 'file').map(({ path }) => path)
   const files = [...new Set([...file, ...watched, ...(documents?.files ?? [])])]
-  return { config, settings, origins, warnings: documents?.warnings ?? [], files }
+  return { config, settings, origins, warnings, files }
 }
 
 async function documentsOf(
@@ -153,16 +158,16 @@ function fallback(field: Field<unknown>): unknown {
   return parsed.value
 }
 
-function assemble(settings: ReadonlyMap<SettingKey, Setting>): Omit<Config, 'policy'> {
+function assemble(settings: ReadonlyMap<SettingKey, Setting>): Omit<Config, MadeKey> {
   const config: Record<string, unknown> = {}
   for (const [key, { value }] of settings) {
-    if (key === 'server.envAllowDangerous' || isPolicyKey(key)) continue
+    if (key === 'server.envAllowDangerous' || key === 'permissions' || isPolicyKey(key)) continue
     const [head, name] = key.split('.') as [string, string?]
     if (name === undefined) config[head] = value
     else config[head] = { ...(config[head] as object | undefined), [name]: value }
   }
   // The type of the table demands one field for each value of `Config`, so nothing is left out.
-  const complete = config as unknown as Omit<Config, 'policy'>
+  const complete = config as unknown as Omit<Config, MadeKey>
   const envAllow = [...new Set([...BASE_ENVIRONMENT, ...complete.server.envAllow])]
   const { sessions, sessionsPerPrincipal } = complete.limits
   return {
@@ -172,9 +177,7 @@ function assemble(settings: ReadonlyMap<SettingKey, Setting>): Omit<Config, 'pol
   }
 }
 
-interface NamedPath {
-  readonly path: string
-  readonly use: PathUse
+interface NamedPath extends OwnPath {
   readonly where: string
   /** Of the value, for messages. */
   readonly name: string

@@ -13,7 +13,7 @@ import type {
 import { authFrame, ownLayer } from './auth-policy.ts'
 import { accessRule, accessRules, permissionsOf, type RuleSettings, scopeDemand } from './authz-values.ts'
 import { ownCedar } from './cedar-policy.ts'
-import type { Config } from './config.ts'
+import type { Config, MadeKey } from './config.ts'
 import type { ReadFile } from './disk.ts'
 import type { Problem } from './error.ts'
 import type { Given } from './given.ts'
@@ -62,7 +62,7 @@ export const NO_ADDITION: Addition = {
 
 export interface PolicyContext {
   readonly given: Given
-  readonly config: Omit<Config, 'policy'>
+  readonly config: Omit<Config, MadeKey>
   readonly addition: Addition
   readonly origins: Origins
   readonly read: ReadFile
@@ -94,7 +94,7 @@ export async function buildPolicy(context: PolicyContext): Promise<Policy> {
 
 /** What the combination of values leaves open. */
 function gaps(
-  { listen }: Omit<Config, 'policy'>,
+  { listen }: Omit<Config, MadeKey>,
   layers: readonly AuthLayer[],
   rules: readonly RuleLayer[],
   { limits, redis }: RatePolicy,

@@ -115,7 +115,8 @@ export function integer(min: number, max: number): ValueType<number> {
   }
 }
 
-function quantity(scale: Scale, min: string, max: string): ValueType<number> {
+/** Text with a unit of the scale. The bounds are written the same way and are part of the range. */
+export function quantity(scale: Scale, min: string, max: string): ValueType<number> {
   const bound = (written: string): number => {
     const parsed = parseQuantity(scale, written)
     if (!parsed.ok) throw new TypeError(`${written} is not a ${scale.noun}`)

@@ -73,7 +73,7 @@ export interface AddressSet {
 export function addressSet(entries: readonly string[]): AddressSet {
   const networks = { 4: new BlockList(), 6: new BlockList() }
   for (const entry of entries) {
-    const { address, prefix } = network(entry)
+    const { address, prefix } = networkOf(entry)
     if (isIP(address) === 4) networks[4].addSubnet(address, prefix, 'ipv4')
     else networks[6].addSubnet(address, prefix, 'ipv6')
   }
@@ -86,7 +86,12 @@ export function addressSet(entries: readonly string[]): AddressSet {
   }
 }
 
-function network(entry: string): { address: string; prefix: number } {
+/**
+ * The parts of a CIDR network or an address. IPv4-mapped forms are IPv4.
+ *
+ * @throws Error for an entry that is neither
+ */
+export function networkOf(entry: string): { readonly address: string; readonly prefix: number } {
   const match = /^([^/%]+)(?:\/(\d{1,3}))?$/.exec(entry)
   const written = match?.[1] ?? ''
   const address = plainAddress(written)

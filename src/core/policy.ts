@@ -289,6 +289,10 @@ export const auditTypes = [
   'session_end',
   'process_start',
   'process_exit',
+  /** What holds for a server process that was just started, or why it was not. */
+  'sandbox_report',
+  /** A connection of the server, or a name that it asked for, was let out or refused. */
+  'egress',
   'config_reload',
   'sidecar_start',
   'sidecar_stop',

@@ -5,6 +5,7 @@ import type { Exchange, Outlet } from './exchange.ts'
 import type { PresentedCertificate, Principal } from './identity.ts'
 import type { Message } from './jsonrpc.ts'
 import type { Operation } from './operation.ts'
+import type { EgressVerdict } from './sandbox.ts'
 import type { ToolHints } from './tool-hints.ts'
 
 export { anonymous, type Identity, type PresentedCertificate, type Principal } from './identity.ts'
@@ -315,6 +316,8 @@ export interface Metrics {
   auditFailed(): void
   /** An event was not recorded, and will not be. */
   auditLost(): void
+  /** A connection of the server, or a name that it asked for, was let out or not. */
+  egress(allowed: boolean, protocol: EgressVerdict['protocol']): void
   processStarted(): void
   processExited(reason: string): void
   processRestarted(): void

@@ -8,7 +8,12 @@ export interface AdminOptions {
 
 export interface AdminContext {
   /** Whether clients can be served now; when not, why, in words without secrets. */
-  readiness(): { readonly ready: boolean; readonly reason: string }
+  readiness(): {
+    readonly ready: boolean
+    readonly reason: string
+    /** What holds for the server process. */
+    readonly enforcement?: unknown
+  }
   /** The exposition text and its content type. */
   metrics(): Promise<{ readonly text: string; readonly type: string }>
 }
@@ -37,8 +42,8 @@ export function listenAdmin(
         reply(200, '{"status":"ok"}')
         return
       case '/readyz': {
-        const { ready, reason } = context.readiness()
-        reply(ready ? 200 : 503, JSON.stringify({ ready, reason }))
+        const { ready, reason, enforcement } = context.readiness()
+        reply(ready ? 200 : 503, JSON.stringify({ ready, reason, enforcement }))
         return
       }
       case '/metrics':

@@ -80,6 +80,12 @@ export function createMetrics(gauges: Gauges): MetricsRegistry {
     labelNames: ['method'],
     registers,
   })
+  const egress = new Counter({
+    name: 'mcp_sidecar_egress_total',
+    help: 'Connections of the server, and names that it asked for, by protocol and verdict (allowed, denied).',
+    labelNames: ['protocol', 'verdict'],
+    registers,
+  })
   const auditFailures = new Counter({
     name: 'mcp_sidecar_audit_write_failures_total',
     help: 'Writes to the audit log that failed; they are tried again.',
@@ -159,6 +165,7 @@ export function createMetrics(gauges: Gauges): MetricsRegistry {
     },
     auditFailed: () => auditFailures.inc(),
     auditLost: () => auditLosses.inc(),
+    egress: (allowed, protocol) => egress.inc({ protocol, verdict: allowed ? 'allowed' : 'denied' }),
     processStarted: () => starts.inc(),
     processExited: (reason) => exits.inc({ reason }),
     processRestarted: () => restarts.inc(),

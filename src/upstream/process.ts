@@ -1,6 +1,7 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { PassThrough, type Readable, type Writable } from 'node:stream'
 import { LineReader } from '../core/framing.ts'
+import type { Confinement, Launch } from '../core/sandbox.ts'
 import { Throttle } from '../core/throttle.ts'
 import type { Clock, Logger, Metrics } from '../core/types.ts'
 import type { Reaper } from './reaper.ts'
@@ -10,6 +11,8 @@ export interface ServerCommand {
   readonly cwd: string | undefined
   /** The whole environment; nothing is inherited. */
   readonly env: Readonly<Record<string, string>>
+  /** What starts it within its permissions; undefined: it is started as it is. */
+  readonly confinement?: Confinement | undefined
   /** What {@link ServerProcess.stderr} starts with; default: `log`. */
   readonly stderr?: 'log' | 'discard'
 }
@@ -22,6 +25,7 @@ export interface ProcessContext {
 }
 
 const stderrLineBytes = 16 * 1024
+const statusLineBytes = 64 * 1024
 const stderrLinesPerSecond = 200
 /** After stdin is closed; after SIGTERM. Milliseconds. */
 const eofGraceMs = 2000
@@ -42,6 +46,7 @@ export class ServerProcess {
   /** Resolves when the group has been killed and the first process reaped. */
   readonly gone: Promise<void>
   readonly #context: ProcessContext
+  readonly #launch: Launch | undefined
   #onEnd: ((reason: string) => void) | undefined
   #ended = false
   #stopping = false
@@ -51,17 +56,21 @@ export class ServerProcess {
   constructor(what: ServerCommand, context: ProcessContext, onEnd: (reason: string) => void) {
     this.#context = context
     this.#onEnd = onEnd
-    const [file, ...args] = what.command as [string, ...string[]]
+    const launch = what.confinement?.launch(what.command, what.env)
+    this.#launch = launch
+    const [file, ...args] = (launch ?? what).command as [string, ...string[]]
     const child = spawn(file, args, {
       cwd: what.cwd,
-      env: what.env,
+      env: (launch ?? what).env,
       detached: true,
-      stdio: ['pipe', 'pipe', 'pipe'],
+      stdio:
+        launch?.policy === undefined ? ['pipe', 'pipe', 'pipe'] : ['pipe', 'pipe', 'pipe', 'pipe', 'pipe'],
       windowsHide: true,
     })
     this.pid = child.pid
     // Where not even pipes could be made, the error event that follows tells why.
-    const { stdin, stdout, stderr } = child as Partial<typeof child>
+    const { stdin, stdout, stderr, stdio = [] } = child as Partial<ChildProcess>
+    if (launch?.policy !== undefined) this.#instruct(launch, launch.policy, stdio)
     this.stdin = stdin ?? new PassThrough()
     this.stdout = stdout ?? new PassThrough()
     this.stderr = what.stderr ?? 'log'
@@ -72,7 +81,7 @@ export class ServerProcess {
     this.stdin.on('error', () => {})
     this.stdout.on('error', () => {})
     stderr?.on('error', () => {})
-    this.#logStderr(stderr)
+    this.#logStderr(stderr ?? undefined)
     let resolveGone = (): void => {}
     this.gone = new Promise((resolve) => {
       resolveGone = resolve
@@ -80,22 +89,24 @@ export class ServerProcess {
     child.once('error', (cause) => {
       if (child.pid === undefined) {
         this.#exited = true
+        launch?.ended()
         this.#end(`it could not be started: ${cause.message}`)
         resolveGone()
       }
     })
     child.once('exit', (code, signal) => {
       this.#exited = true
-      const reason = signal === null ? `it exited with code ${code}` : `it was ended by ${signal}`
-      this.killGroup('SIGKILL')
+      launch?.ended()
+      const exit = signal === null ? `it exited with code ${code}` : `it was ended by ${signal}`
+      this.#kill()
       context.reaper.remove(child.pid as number)
       context.metrics.processExited(this.#stopping ? 'stopped' : signal === null ? 'exit' : 'signal')
       resolveGone()
       // What it wrote before it ended is still in the pipe. A process that left the group may hold the pipe open.
-      child.once('close', () => this.#end(reason))
+      child.once('close', () => this.#end(launch?.reason ?? exit))
       context.clock.after(settleMs, () => {
         this.stdout.destroy()
-        this.#end(reason)
+        this.#end(launch?.reason ?? exit)
       })
     })
     this.stdout.once('end', () => {
@@ -119,22 +130,52 @@ export class ServerProcess {
     this.stdin.end()
     // Unread output must not keep the process from ending.
     this.stdout.resume()
-    const term = clock.after(eofGraceMs, () => this.killGroup('SIGTERM'))
-    const kill = clock.after(eofGraceMs + termGraceMs, () => this.killGroup('SIGKILL'))
+    const steps = [
+      clock.after(eofGraceMs, () => this.killGroup('SIGTERM')),
+      clock.after(eofGraceMs + termGraceMs, () => this.#kill()),
+    ]
+    // A launcher ends its whole tree, and then itself.
+    if (this.#launch?.policy !== undefined) {
+      steps.push(clock.after(eofGraceMs + termGraceMs + settleMs * 3, () => this.killGroup('SIGKILL')))
+    }
     void this.gone.then(() => {
-      term.cancel()
-      kill.cancel()
+      for (const step of steps) step.cancel()
     })
     return this.gone
   }
 
-  killGroup(signal: 'SIGTERM' | 'SIGKILL'): void {
+  #kill(): void {
+    this.killGroup(this.#launch?.policy === undefined || this.#exited ? 'SIGKILL' : 'SIGQUIT')
+  }
+
+  /** To the whole group. */
+  killGroup(signal: 'SIGTERM' | 'SIGQUIT' | 'SIGKILL'): void {
     if (this.pid === undefined) return
     try {
       process.kill(-this.pid, signal)
     } catch {
       // ESRCH: nobody left in the group.
     }
+  }
+
+  /** Tells the launcher what it may let the server do, and hears what became of it. */
+  #instruct(launch: Launch, policy: Buffer, stdio: ChildProcess['stdio'] | readonly never[]): void {
+    const { log } = this.#context
+    const [, , , orders, status] = stdio as readonly (Writable & Readable)[]
+    // It may end before it has read everything; its status then says why.
+    orders?.on('error', () => {})
+    orders?.end(policy)
+    const reader = new LineReader(statusLineBytes)
+    status?.on('error', () => {})
+    status?.on('data', (chunk: Buffer) => {
+      reader.push(chunk, (line) => {
+        try {
+          if ('bytes' in line) launch.status(line.bytes.toString())
+        } catch (thrown) {
+          log.warn({ pid: this.pid, err: (thrown as Error).message }, 'the launcher cannot be understood')
+        }
+      })
+    })
   }
 
   #end(reason: string): void {

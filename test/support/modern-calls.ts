@@ -181,6 +181,7 @@ export function countingMetrics(): Metrics & { readonly drops: Map<string, numbe
     call: nothing,
     sessionOpened: nothing,
     sessionClosed: nothing,
+    egress: nothing,
     processStarted: nothing,
     processExited: nothing,
     processRestarted: nothing,

@@ -49,6 +49,7 @@ const metrics: Metrics = {
   call: nothing,
   sessionOpened: nothing,
   sessionClosed: nothing,
+  egress: nothing,
   processStarted: nothing,
   processExited: nothing,
   processRestarted: nothing,

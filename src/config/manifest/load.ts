@@ -6,6 +6,7 @@ import type {
   RuleLayer,
   TimeoutRule,
 } from '../../core/policy.ts'
+import type { Profile } from '../../core/sandbox.ts'
 import { fetchingOf } from '../auth-policy.ts'
 import type { ReadFile } from '../disk.ts'
 import type { Problem } from '../error.ts'
@@ -17,6 +18,7 @@ import { authLayers } from './auth.ts'
 import { cedarOf, limitsOf, ruleLayer, timeoutOf } from './authz.ts'
 import { type Building, reported } from './building.ts'
 import { oidcLayer } from './oidc-config.ts'
+import { permissionsOf } from './permissions.ts'
 import {
   type GatewayManifest,
   type Manifest,
@@ -31,6 +33,8 @@ import { type Start, startOf } from './server.ts'
 export interface Documents {
   readonly addition: Addition
   readonly start: Start | undefined
+  /** What the MCPServer may touch, where no setting says it. */
+  readonly permissions: Profile | undefined
   /** What was found for their references, to be watched. */
   readonly files: readonly string[]
   readonly warnings: readonly Problem[]
@@ -99,9 +103,11 @@ export async function loadManifests(input: ManifestInput): Promise<Documents> {
   if (gateway !== undefined) await addGateway(gateway, namespace, collected, building)
   if (route !== undefined) await addRoute(route, namespace, serverName, collected, building)
   const start = server === undefined ? undefined : await addServer(server, serverName, collected, building)
+  const permissions = server && (await permissionsOf(server, given.setting('permissions'), building))
   return {
     addition: additionOf(collected, building, serverName, namespace),
     start,
+    permissions,
     files: [...building.references.files],
     warnings: building.warnings,
     problems,

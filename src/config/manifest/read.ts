@@ -1,5 +1,5 @@
-import { dirname, isAbsolute, relative } from 'node:path'
-import { explainReadError, type ReadFile } from '../disk.ts'
+import { dirname } from 'node:path'
+import { explainReadError, type ReadFile, shortName } from '../disk.ts'
 import { type Document, readDocuments } from '../document.ts'
 import type { Problem } from '../error.ts'
 import { nearest } from '../nearest.ts'
@@ -72,12 +72,6 @@ export async function readManifests(
     }
   }
   return manifests
-}
-
-/** As a person in `cwd` would name it. */
-function shortName(path: string, cwd: string): string {
-  const short = relative(cwd, path)
-  return short.startsWith('..') || isAbsolute(short) ? path : short
 }
 
 const metadata = object(

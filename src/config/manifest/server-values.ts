@@ -1,10 +1,11 @@
 import { capabilitiesType } from '../authz-values.ts'
-import { checked, defaulted, isSection, lenient, object, optional, required, type TypeOf } from '../object.ts'
+import { checked, defaulted, object, optional, required, type TypeOf } from '../object.ts'
 import { bad, good, kindOf } from '../parsed.ts'
-import { choice, flag, integer, list, text, type ValueType } from '../values.ts'
-import { globText, network, word } from '../words.ts'
-import { authzConfig, configMapSpelling, oidcConfig } from './authz-values.ts'
-import { objectName, reference } from './values.ts'
+import { omeSettings } from '../permissions/ome.ts'
+import { choice, integer, list, text, type ValueType } from '../values.ts'
+import { word } from '../words.ts'
+import { authzConfig, oidcConfig } from './authz-values.ts'
+import { reference } from './values.ts'
 
 /** What another program owns; it is there or not. */
 export const anything: ValueType<unknown> = {
@@ -16,69 +17,6 @@ export const anything: ValueType<unknown> = {
 }
 
 const owned = optional(anything, 'none', 'Of the operator.')
-
-const reach = object({
-  allowHost: defaulted(list(globText), [], 'Hosts that may be reached.'),
-  allowCIDR: defaulted(list(network), [], 'Networks that may be reached.'),
-})
-
-const grant = object({
-  kubeResources: optional(
-    object({
-      apiGroups: required(list(wordOrEmpty()), 'API groups; the core group is empty text.'),
-      resources: required(list(word('text'), 1), 'Resources.'),
-      verbs: required(list(word('text'), 1), 'Verbs.'),
-      namespaces: defaulted(list(objectName), [], 'Namespaces; empty: the own one.'),
-    }),
-    'none',
-    'Rights in the Kubernetes API.',
-  ),
-  network: optional(reach, 'none', 'Hosts and networks that may be reached.'),
-})
-
-/** `builtin: none`, `builtin: {name: none}`; `network` is `network-only`. */
-const builtin = lenient(choice('none', 'network-only', 'full-access'), (input) => {
-  const name = isSection(input) && Object.keys(input).length === 1 ? input['name'] : input
-  return name === 'network' ? 'network-only' : name
-})
-
-const outbound = object({
-  insecureAllowAll: defaulted(flag, false, 'Everything may be reached.'),
-  allowHost: defaulted(list(globText), [], 'Hosts that may be reached.'),
-  allowPort: defaulted(list(integer(1, 65_535)), [], 'Ports that may be reached.'),
-})
-
-const paths = defaulted(list(word('text')), [], 'Paths.')
-
-const profile = object(
-  {
-    builtin: optional(builtin, 'none', 'A profile by name.'),
-    configMap: optional(reference, 'none', 'A profile in a ConfigMap.'),
-    inline: optional(
-      object({
-        allow: optional(list(grant, 1), 'none', 'What is allowed.'),
-        read: paths,
-        write: paths,
-        network: optional(object({ outbound: required(outbound, 'Outwards.') }), 'none', 'Network rights.'),
-      }),
-      'none',
-      'A profile written out.',
-    ),
-  },
-  { one: [['builtin', 'configMap', 'inline']] },
-)
-
-/** `{type, name, key}` of drafts as what it means today. */
-export const permissionProfile = lenient(profile, (input) => {
-  const spelt = configMapSpelling(input)
-  if (!isSection(spelt) || typeof spelt['type'] !== 'string') return spelt
-  const { type, name, key, ...rest } = spelt
-  if (Object.keys(rest).length > 0) return spelt
-  if (type === 'builtin' && key === undefined) return { builtin: name }
-  return type === 'configmap' || type === 'configMap'
-    ? { configMap: { name, key: key ?? 'permissions.json' } }
-    : spelt
-})
 
 const NAME = /^[A-Za-z_][A-Za-z0-9_]*$/
 
@@ -176,7 +114,7 @@ export const serverSpec = object(
     transport: defaulted(choice('stdio', 'streamable-http', 'sse'), 'stdio', 'What the server speaks.'),
     capabilities: optional(capabilitiesType, 'all', 'What is served.'),
     version: owned,
-    permissionProfile: optional(permissionProfile, 'none', 'Rights of the process.'),
+    permissionProfile: optional(omeSettings, 'none', 'Rights of the process.'),
     toolsFilter: optional(list(word('text'), 1), 'all', 'The only tools there are.'),
     oidcConfig: optional(oidcConfig, 'none', 'Authentication, in the form of ToolHive.'),
     authzConfig: optional(authzConfig, 'none', 'Cedar policies, in the form of ToolHive.'),

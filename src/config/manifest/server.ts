@@ -13,7 +13,6 @@ export interface Start {
 }
 
 const OPERATOR = 'belongs to the operator'
-const NOT_YET = 'not enforced in this version'
 
 /**
  * Program and variables of the container `mcp-server`, which is not the one that this runs in: image, folder and whatever
@@ -84,15 +83,9 @@ function expand(text: string, env: Readonly<Record<string, string>>): string {
 }
 
 function reportServer(spec: ServerSpec, report: (key: string, why: string) => void): void {
-  const { hosted, remote, permissionProfile } = spec
+  const { hosted, remote } = spec
   if (remote !== undefined) report('remote', 'a server elsewhere is reached by the gateway')
   if (hosted?.replicas !== undefined) report('replicas', OPERATOR)
   for (const key of ['version', 'serviceAccount', 'secrets', 'port', 'targetPort'] as const)
     if (spec[key] !== undefined) report(key, OPERATOR)
-  if (permissionProfile === undefined) return
-  const { builtin, configMap, inline } = permissionProfile
-  const which = builtin ?? (configMap === undefined ? 'written out' : `in ConfigMap ${configMap.name}`)
-  report(`permissionProfile (${which})`, `file system and network rights are ${NOT_YET}`)
-  if (inline?.allow?.some(({ kubeResources }) => kubeResources !== undefined) === true)
-    report('kubeResources', 'RBAC belongs to the operator')
 }

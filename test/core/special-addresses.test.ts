@@ -1,7 +1,7 @@
 import { isIP } from 'node:net'
 import fc from 'fast-check'
 import t from 'tap'
-import { isPublicAddress } from '../../src/authn/public-address.ts'
+import { isPublicAddress } from '../../src/core/special-addresses.ts'
 import { holds } from '../support/property.ts'
 
 t.test('addresses of the public internet are public', async (t) => {

@@ -1,0 +1,118 @@
+import { lookup } from 'node:dns/promises'
+import type { Clock } from '../core/types.ts'
+
+export type Resolve = (name: string, signal: AbortSignal) => Promise<readonly string[]>
+
+/** As this machine resolves names: its hosts file, its search list. */
+export const systemResolve: Resolve = async (name) =>
+  (await lookup(name, { all: true })).map(({ address }) => address)
+
+/** `timeout`: no answer in time; `none`: the name does not exist, or has no address; `failed`: nobody knows. */
+export type LookupFault = 'timeout' | 'none' | 'failed'
+
+export class LookupError extends Error {
+  override readonly name = 'LookupError'
+  readonly fault: LookupFault
+
+  constructor(fault: LookupFault, text: string) {
+    super(text)
+    this.fault = fault
+  }
+}
+
+/** At once, for one child and for all: the system's resolver holds a thread for each, which the sidecar needs, too. */
+const perOwner = 2
+const inAll = 3
+const timeoutMs = 5000
+
+const noSuchName = new Set(['ENOTFOUND', 'ENODATA', 'EAI_NONAME', 'EAI_NODATA'])
+
+interface Waiting {
+  readonly owner: object
+  start(): void
+}
+
+/** Lookups of all children, in turn: a name server that is slow for one does not take the resolver from the others. */
+export class Lookups {
+  readonly #resolve: Resolve
+  readonly #clock: Clock
+  readonly #waiting = new Set<Waiting>()
+  readonly #running = new Map<object, number>()
+  #runningInAll = 0
+
+  constructor(resolve: Resolve, clock: Clock) {
+    this.#resolve = resolve
+    this.#clock = clock
+  }
+
+  /**
+   * All addresses of a name, at least one.
+   *
+   * @param owner who waits for no more than its share
+   * @throws LookupError
+   */
+  find(owner: object, name: string, signal: AbortSignal): Promise<readonly string[]> {
+    return new Promise((resolve, reject) => {
+      const stop = new AbortController()
+      const settle = (outcome: readonly string[] | LookupError): void => {
+        timer.cancel()
+        signal.removeEventListener('abort', onAbort)
+        this.#waiting.delete(waiting)
+        if (outcome instanceof LookupError) {
+          stop.abort()
+          reject(outcome)
+        } else resolve(outcome)
+      }
+      const onAbort = (): void => settle(new LookupError('failed', 'nobody waits for it any more'))
+      const timer = this.#clock.after(timeoutMs, () =>
+        settle(new LookupError('timeout', 'no answer in time')),
+      )
+      const waiting: Waiting = {
+        owner,
+        start: () => {
+          this.#count(owner, 1)
+          // The place is free when the resolver has returned, whether or not anybody still waits: only then is its thread.
+          ask(this.#resolve, name, stop.signal)
+            .then(settle, (cause: unknown) => settle(faultOf(cause)))
+            .finally(() => {
+              this.#count(owner, -1)
+              this.#startNext()
+            })
+        },
+      }
+      signal.addEventListener('abort', onAbort)
+      this.#waiting.add(waiting)
+      if (signal.aborted) onAbort()
+      else this.#startNext()
+    })
+  }
+
+  #startNext(): void {
+    for (const each of this.#waiting) {
+      if (this.#runningInAll >= inAll) return
+      if ((this.#running.get(each.owner) ?? 0) >= perOwner) continue
+      this.#waiting.delete(each)
+      each.start()
+    }
+  }
+
+  #count(owner: object, by: 1 | -1): void {
+    this.#runningInAll += by
+    const running = (this.#running.get(owner) ?? 0) + by
+    if (running === 0) this.#running.delete(owner)
+    else this.#running.set(owner, running)
+  }
+}
+
+async function ask(resolve: Resolve, name: string, signal: AbortSignal): Promise<readonly string[]> {
+  const addresses = await resolve(name, signal)
+  if (addresses.length === 0) throw new LookupError('none', 'it has no address')
+  return addresses
+}
+
+function faultOf(cause: unknown): LookupError {
+  if (cause instanceof LookupError) return cause
+  const code =
+    cause instanceof Error ? ((cause as NodeJS.ErrnoException).code ?? cause.message) : String(cause)
+  return new LookupError(noSuchName.has(code) ? 'none' : 'failed', code)
+}

@@ -1,0 +1,54 @@
+/* The kernel's user notification interface, as structures of our own: headers of a build machine may be older than the
+ * kernel. Source: include/uapi/linux/seccomp.h; ADDFD needs Linux 5.9. */
+#ifndef BROKER_KERNEL_H
+#define BROKER_KERNEL_H
+
+#include <stdint.h>
+#include <sys/ioctl.h>
+
+#define NOTIFY_GET_SIZES 3U /* operation of seccomp(2) */
+
+/* Bytes of the kernel's own structures, which may be longer than ours. */
+struct notify_sizes {
+  uint16_t request;
+  uint16_t answer;
+  uint16_t data;
+};
+
+struct notify_request {
+  uint64_t id;
+  uint32_t tid; /* thread that called, in our PID namespace; 0: not visible there */
+  uint32_t flags;
+  int32_t nr;
+  uint32_t arch;
+  uint64_t instruction;
+  uint64_t args[6];
+};
+
+struct notify_answer {
+  uint64_t id;
+  int64_t value;
+  int32_t error; /* negative errno */
+  uint32_t flags; /* always 0: 1 would be CONTINUE */
+};
+
+struct notify_addfd {
+  uint64_t id;
+  uint32_t flags;
+  uint32_t source;
+  uint32_t target;
+  uint32_t target_flags; /* O_CLOEXEC or 0 */
+};
+
+#define NOTIFY_ADDFD_SETFD 1U
+
+#define NOTIFY_RECV _IOWR('!', 0, struct notify_request)
+#define NOTIFY_SEND _IOWR('!', 1, struct notify_answer)
+#define NOTIFY_ID_VALID _IOW('!', 2, uint64_t)
+#define NOTIFY_ADDFD _IOW('!', 3, struct notify_addfd)
+
+/* system calls without a wrapper in older C libraries; the same numbers on x86_64 and arm64 */
+#define CALL_PIDFD_SEND_SIGNAL 424
+#define CALL_PIDFD_OPEN 434
+
+#endif

@@ -1,0 +1,103 @@
+/** What the launcher is told on descriptor 3: NUL-terminated `key value` records. */
+import type { Profile } from '../core/sandbox.ts'
+
+/** What every program needs to start: sandbox rules of its own must be read by it, or it fails in odd ways. */
+const baseRead = {
+  execute: ['/usr', '/lib', '/lib64', '/bin', '/sbin'],
+  data: [
+    ...['/etc/ssl', '/etc/ca-certificates', '/etc/pki', '/etc/ld.so.cache', '/etc/ld.so.conf.d'],
+    ...['/etc/resolv.conf', '/etc/hosts', '/etc/nsswitch.conf', '/etc/host.conf', '/etc/gai.conf'],
+    '/etc/localtime',
+  ],
+  devices: ['/dev/null', '/dev/zero', '/dev/full', '/dev/random', '/dev/urandom'],
+} as const
+
+/** Of the proxy, as far as the launcher needs it. */
+export interface ProxyAccess {
+  /** `127.0.0.1:PORT`. */
+  readonly address: string
+  readonly token: { reveal(): string }
+}
+
+export interface RecordOptions {
+  /** Undefined: nothing is confined; the process only gets no privileges, a session of its own and an end. */
+  readonly profile: Profile | undefined
+  /** Files and folders of the sidecar that no profile opens. Absolute. */
+  readonly hidden: readonly string[]
+  /** Present when the profile has an allow-list of hosts. */
+  readonly proxy: ProxyAccess | undefined
+  /** Whether the kernel lets a broker decide on connections; if not, ports alone may have to do (`net-port-only`). */
+  readonly broker: boolean
+  /** A filter of the container's own must be there already. */
+  readonly requireContainerSeccomp: boolean
+  /** Between SIGTERM and the end of the whole tree. Milliseconds. */
+  readonly graceMs: number
+}
+
+/** @throws Error when a value cannot stand in a record */
+export function policyRecords(options: RecordOptions): Buffer {
+  const { profile, hidden } = options
+  const records: string[] = ['v 1']
+  const add = (key: string, value: string | number): void => {
+    const record = `${key} ${value}`
+    // It would end this record and begin another.
+    if (record.includes('\0')) throw new Error(`a value of ${key} has a NUL in it`)
+    records.push(record)
+  }
+  add('grace', options.graceMs)
+  if (profile === undefined) {
+    records.push('fs open', 'net open', 'filter off')
+  } else {
+    add('name', profile.name)
+    add('sha256', profile.digest.replace(/^sha256:/, ''))
+    addFiles(profile, hidden, add)
+    addNetwork(profile, options, add)
+    addLimits(profile, add)
+    add('filter', 'on')
+    if (options.requireContainerSeccomp && !profile.allowDegraded.includes('container-seccomp-off'))
+      add('require-container-seccomp', 1)
+  }
+  return Buffer.from(records.map((record) => `${record}\0`).join(''))
+}
+
+type Add = (key: string, value: string | number) => void
+
+function addFiles({ filesystem }: Profile, hidden: readonly string[], add: Add): void {
+  add('proc', filesystem.proc)
+  if (filesystem.scope === 'all') {
+    add('fs', 'all')
+    for (const path of hidden) add('fs.hide', path)
+    return
+  }
+  add('fs', 'confined')
+  add('fs.command', 1)
+  for (const path of baseRead.execute) add('fs.rx?', path)
+  for (const path of baseRead.data) add('fs.r?', path)
+  for (const path of baseRead.devices) add('fs.dev?', path)
+  for (const { path, execute, optional } of filesystem.read)
+    add(`${execute ? 'fs.rx' : 'fs.r'}${optional ? '?' : ''}`, path)
+  for (const { path, optional } of filesystem.write) add(`fs.rw${optional ? '?' : ''}`, path)
+}
+
+function addNetwork({ network, allowDegraded }: Profile, { proxy, broker }: RecordOptions, add: Add): void {
+  if (network.mode !== 'allowlist') {
+    add('net', network.mode)
+    return
+  }
+  if (proxy === undefined) throw new Error('a profile with an allow-list needs the proxy')
+  add('net', !broker && allowDegraded.includes('net-port-only') ? 'port-only' : 'broker')
+  add('proxy', proxy.address)
+  add('token', proxy.token.reveal())
+}
+
+function addLimits({ limits }: Profile, add: Add): void {
+  const { memoryBytes, processes, openFiles, fileSizeBytes, cpuSeconds } = limits
+  const some: readonly (readonly [keys: readonly string[], value: number | undefined])[] = [
+    [['limit.data', 'watch.rss'], memoryBytes],
+    [['limit.nproc', 'watch.processes'], processes],
+    [['limit.nofile'], openFiles],
+    [['limit.fsize'], fileSizeBytes],
+    [['limit.cpu'], cpuSeconds],
+  ]
+  for (const [keys, value] of some) if (value !== undefined) for (const key of keys) add(key, value)
+}

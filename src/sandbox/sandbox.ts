@@ -1,0 +1,184 @@
+/** Starts server processes through the launcher, within what their profile allows. */
+import type {
+  Confinement,
+  EgressChild,
+  EnforcementReport,
+  HostFacts,
+  Launch,
+  Profile,
+} from '../core/sandbox.ts'
+import { checkHost, LauncherError, probeHost } from './launcher.ts'
+import { policyRecords } from './records.ts'
+import { enforcementOf, refusedBy, unenforced } from './report.ts'
+import { type LauncherExit, readStatus } from './status.ts'
+
+export interface SandboxOptions {
+  /** Undefined: nothing is confined; the launcher, where there is one, still takes privileges and guards the end. */
+  readonly profile: Profile | undefined
+  /** Undefined when it was not built. */
+  readonly launcher: string | undefined
+  /** Files and folders of the sidecar's own, which no profile opens. Absolute. */
+  readonly hidden: readonly string[]
+  /** A stay at the egress proxy for one process; undefined where the profile has no allow-list. */
+  readonly admit: (() => EgressChild) | undefined
+  readonly graceMs: number
+  readonly requireContainerSeccomp: boolean
+  /** Calls with what was measured at each start. */
+  readonly onReport: (report: EnforcementReport) => void
+}
+
+/** What the profile asks for cannot be enforced here, and nothing says that it may be done without. */
+export class Unenforceable extends Error {
+  override readonly name = 'Unenforceable'
+  readonly report: EnforcementReport
+
+  constructor(report: EnforcementReport) {
+    const { refusal, profile } = report
+    super(
+      `the permission profile ${profile?.name ?? ''} cannot be enforced: ${refusal?.mechanism}: ${refusal?.reason}; ${refusal?.wayOut}`,
+    )
+    this.report = report
+  }
+}
+
+const noLauncher = {
+  mechanism: 'launcher',
+  reason: 'there is no launcher: it is built where there is a C compiler, on Linux',
+  wayOut:
+    'install one (Debian: gcc and libc6-dev) and run npm run build; or accept that nothing is enforced with allowDegraded: [no-enforcement]',
+}
+
+/**
+ * Tries out what the profile needs.
+ *
+ * @throws Unenforceable
+ */
+export async function createSandbox(options: SandboxOptions): Promise<Sandbox> {
+  const { profile, launcher } = options
+  const accepted = profile === undefined || profile.allowDegraded.includes('no-enforcement')
+  if (launcher === undefined) {
+    if (!accepted) throw new Unenforceable(refusedBy(profile, noLauncher))
+    return new Sandbox(options, undefined, unenforced(profile))
+  }
+  let facts: HostFacts | undefined
+  try {
+    facts = await probeHost(launcher)
+    const found = await tried(launcher, facts, options)
+    if (found.verdict !== 'refused') return new Sandbox(options, facts, found)
+    if (!accepted) throw new Unenforceable(found)
+  } catch (thrown) {
+    if (!(thrown instanceof LauncherError)) throw thrown
+    const { message: reason, wayOut } = thrown
+    if (!accepted)
+      throw new Unenforceable(refusedBy(profile, { mechanism: 'launcher', reason, wayOut }, facts))
+  }
+  return new Sandbox({ ...options, launcher: undefined }, facts, unenforced(profile))
+}
+
+/** What would hold for a server started now. @throws LauncherError */
+async function tried(
+  launcher: string,
+  facts: HostFacts,
+  options: SandboxOptions,
+): Promise<EnforcementReport> {
+  const stay = options.admit?.()
+  try {
+    const found = await checkHost(launcher, recordsOf(options, facts, stay))
+    if (found.event === 'refused') return refusedBy(options.profile, found, facts)
+    return enforcementOf(options.profile, found)
+  } finally {
+    stay?.close()
+  }
+}
+
+function recordsOf(
+  options: SandboxOptions,
+  facts: HostFacts | undefined,
+  proxy: EgressChild | undefined,
+): Buffer {
+  return policyRecords({ ...options, proxy, broker: facts?.userNotify ?? true })
+}
+
+export class Sandbox implements Confinement {
+  readonly #options: SandboxOptions
+  readonly #facts: HostFacts | undefined
+  #report: EnforcementReport
+
+  constructor(options: SandboxOptions, facts: HostFacts | undefined, report: EnforcementReport) {
+    this.#options = options
+    this.#facts = facts
+    this.#report = report
+  }
+
+  /** Of the last start; before the first, of a trial. */
+  get report(): EnforcementReport {
+    return this.#report
+  }
+
+  launch(command: readonly string[], env: Readonly<Record<string, string>>): Launch {
+    const { launcher, profile, admit, onReport } = this.#options
+    const stay = launcher === undefined ? undefined : admit?.()
+    let reason: string | undefined
+    const status = (line: string): void => {
+      const event = readStatus(line)
+      if (event.event === 'exit') reason = reasonOf(event)
+      else if (event.event === 'refused') {
+        reason = `it was not started: ${event.mechanism}: ${event.reason}; ${event.wayOut}`
+        this.#report = refusedBy(profile, event, this.#facts)
+        onReport(this.#report)
+      } else {
+        this.#report = enforcementOf(profile, event)
+        onReport(this.#report)
+      }
+    }
+    return {
+      command: launcher === undefined ? command : [launcher, 'exec', '--', ...command],
+      env: profile === undefined ? env : confinedEnvironment(profile, env, stay),
+      policy: launcher === undefined ? undefined : recordsOf(this.#options, this.#facts, stay),
+      status,
+      get reason() {
+        return reason
+      },
+      ended: () => stay?.close(),
+    }
+  }
+}
+
+const limits: Readonly<Record<string, string>> = {
+  memory: 'it used more memory than its profile allows',
+  processes: 'it had more processes than its profile allows',
+}
+
+function reasonOf({ code, signal, reason, unclean }: LauncherExit): string {
+  const how = signal === undefined ? `it exited with code ${code}` : `it was ended by ${signal}`
+  const why = reason === undefined ? how : (limits[reason] ?? `${how}: ${reason}`)
+  return unclean ? `${why}; some of its processes are still there` : why
+}
+
+/** Points programs that know about proxies and name servers to ours, and what they write to where they may write. */
+function confinedEnvironment(
+  { filesystem }: Profile,
+  env: Readonly<Record<string, string>>,
+  stay: EgressChild | undefined,
+): Record<string, string> {
+  const result = { ...env }
+  const [writable] = filesystem.write
+  if (writable !== undefined && filesystem.scope === 'granted') {
+    result['HOME'] = writable.path
+    result['TMPDIR'] = writable.path
+  }
+  if (stay !== undefined) {
+    const url = stay.proxyUrl.reveal()
+    for (const name of ['HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY']) {
+      result[name] = url
+      result[name.toLowerCase()] = url
+    }
+    // A server cannot opt out: what it connects to itself comes to the proxy all the same.
+    result['NO_PROXY'] = ''
+    result['no_proxy'] = ''
+    // glibc then asks for names over TCP, which the broker sees.
+    result['RES_OPTIONS'] = 'use-vc'
+    result['NODE_USE_ENV_PROXY'] = '1'
+  }
+  return result
+}

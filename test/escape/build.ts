@@ -1,0 +1,72 @@
+/** Compiles the programs of the attempts, once for all test files that run at the same time. */
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+/** ESCAPE_FIXTURES names the folder where this file does not lie beside it, as in a container. */
+export const fixtures =
+  process.env['ESCAPE_FIXTURES'] ?? fileURLToPath(new URL('../fixtures/escape/', import.meta.url))
+
+export interface Programs {
+  readonly attempts: string
+  readonly victim: string
+}
+
+const victimSource = 'victim.c'
+
+/**
+ * ESCAPE_PROGRAMS names a folder that has them already: for machines without a compiler, such as a container.
+ *
+ * @throws where there is no C compiler: `cc`, or what CC names
+ */
+export function buildPrograms(): Programs {
+  const ready = process.env['ESCAPE_PROGRAMS']
+  if (ready !== undefined) return programsIn(ready)
+  const sources = readdirSync(fixtures).filter((name) => /\.[ch]$/.test(name))
+  const digest = createHash('sha256')
+  for (const name of sources.toSorted()) digest.update(readFileSync(join(fixtures, name)))
+  const uid = process.getuid?.() ?? 0
+  const folder = join(tmpdir(), `mcp-sidecar-escape-build-${uid}-${digest.digest('hex').slice(0, 16)}`)
+  if (!existsSync(folder)) {
+    const fresh = mkdtempSync(join(tmpdir(), 'mcp-sidecar-escape-build-'))
+    compileInto(fresh)
+    chmodSync(fresh, 0o755)
+    try {
+      renameSync(fresh, folder)
+    } catch {
+      // Somebody else was quicker; theirs is the same.
+      rmSync(fresh, { recursive: true, force: true })
+    }
+  }
+  return programsIn(folder)
+}
+
+const programsIn = (folder: string): Programs => ({
+  attempts: join(folder, 'attempts'),
+  victim: join(folder, 'victim'),
+})
+
+/** Static, so that they run in any container. */
+export function compileInto(folder: string): void {
+  mkdirSync(folder, { recursive: true })
+  const compiler = process.env['CC'] ?? 'cc'
+  const themes = readdirSync(fixtures).filter((name) => name.endsWith('.c') && name !== victimSource)
+  const compile = (out: string, sources: readonly string[]): void => {
+    const options = ['-O1', '-static', '-pthread', '-Wall', '-Wextra', '-Werror', '-o', join(folder, out)]
+    execFileSync(compiler, [...options, ...sources.map((name) => join(fixtures, name))], { stdio: 'pipe' })
+  }
+  compile('attempts', themes)
+  compile('victim', [victimSource])
+}

@@ -1,0 +1,339 @@
+/** What the profile allows, and what must therefore work: a sandbox that allows nothing holds every attempt. */
+import { join } from 'node:path'
+import type { Place, ProfileName } from './attempt.ts'
+import { allowedAddress } from './listeners.ts'
+import { outcomeOf } from './session.ts'
+
+export interface Control {
+  readonly title: string
+  readonly profiles: readonly ProfileName[]
+  readonly act: (place: Place) => Promise<unknown>
+  readonly expected: unknown
+}
+
+const control = (
+  title: string,
+  act: Control['act'],
+  expected: unknown = 'ok',
+  profiles: readonly ProfileName[] = ['main'],
+): Control => ({ title, act, expected, profiles })
+
+const quoted = (text: string): string => JSON.stringify(text)
+const native =
+  (args: (place: Place) => readonly (string | number)[]): Control['act'] =>
+  async (place) =>
+    (await place.session.attempt(0, args(place))).outcome
+const evaluated =
+  (code: (place: Place) => string): Control['act'] =>
+  (place) =>
+    place.session.outcome(code(place))
+
+export const controls: readonly Control[] = [
+  control(
+    'reads in a read path',
+    native(({ world }) => ['open-read', join(world.shown, 'file')]),
+  ),
+  control(
+    'lists a read path',
+    native(({ world }) => ['list', world.shown]),
+  ),
+  control(
+    'creates, renames and removes in a write path',
+    async ({ session, world }) => {
+      const [one, two] = [join(world.data, 'one'), join(world.data, 'two')]
+      const outcomes: string[] = []
+      for (const args of [
+        ['create', one],
+        ['rename', one, two],
+        ['truncate', two],
+        ['append', two],
+        ['unlink', two],
+      ]) {
+        outcomes.push((await session.attempt(0, args)).outcome)
+      }
+      return outcomes.join(' ')
+    },
+    'ok ok ok ok ok',
+  ),
+  control(
+    'moves a file between folders of a write path',
+    evaluated(
+      ({ world }) => `const fs = require('fs'); const d = ${quoted(world.data)}
+    fs.mkdirSync(d + '/a'); fs.mkdirSync(d + '/b'); fs.writeFileSync(d + '/a/f', 'moved'); fs.renameSync(d + '/a/f', d + '/b/f')
+    const text = fs.readFileSync(d + '/b/f', 'utf8'); fs.rmSync(d + '/a', { recursive: true }); fs.rmSync(d + '/b', { recursive: true }); return text`,
+    ),
+    'moved',
+  ),
+  control(
+    'runs a program of the system',
+    async ({ session }) => (await session.run('/bin/sh', ['-c', 'echo fine; exit 3'])).exit,
+    3,
+  ),
+  control(
+    'runs a script by its interpreter in the environment',
+    async ({ session, world }) =>
+      (
+        await session.run(world.server, [], { stdin: '{"jsonrpc":"2.0","id":1,"method":"ping"}\n' })
+      ).stdout?.trim(),
+    '{"jsonrpc":"2.0","id":1,"result":{}}',
+  ),
+  control(
+    'starts threads',
+    native(() => ['thread', 'nothing']),
+  ),
+  control(
+    'starts worker threads',
+    evaluated(
+      () =>
+        `return new Promise((resolve) => new (require('worker_threads').Worker)("require('worker_threads').parentPort.postMessage('ok')", { eval: true }).once('message', resolve))`,
+    ),
+  ),
+  control(
+    'starts grandchildren, and signals them',
+    evaluated(
+      () =>
+        `const child = require('child_process').spawn('/bin/sleep', ['100']); return new Promise((resolve) => { child.once('exit', (code, signal) => resolve(signal)); child.once('spawn', () => child.kill('SIGTERM')) })`,
+    ),
+    'SIGTERM',
+  ),
+  control(
+    'signals itself',
+    evaluated(() => `process.kill(process.pid, 0); return 'ok'`),
+  ),
+  control('sets its own limits and priority', async ({ session }) =>
+    (await session.run('/bin/sh', ['-c', 'ulimit -n 50 && nice -n 1 true && echo ok'])).stdout?.trim(),
+  ),
+  control(
+    'uses /dev/null and /dev/urandom',
+    async ({ session }) =>
+      (
+        await session.run('/bin/sh', ['-c', 'echo x >/dev/null && head -c 4 /dev/urandom | wc -c'])
+      ).stdout?.trim(),
+    '4',
+  ),
+  control(
+    'asks for interfaces, which binds a netlink socket',
+    native(() => ['interfaces']),
+  ),
+  control(
+    'has pairs of stream sockets',
+    native(() => ['socketpair', 1, 1]),
+  ),
+  control(
+    'installs a plain filter of its own',
+    native(() => ['seccomp', 0]),
+  ),
+  control(
+    'reads what it is in /proc',
+    evaluated(() => `return process.memoryUsage().rss > 0 ? 'ok' : 'none'`),
+  ),
+  control(
+    'has the variables of the profile',
+    evaluated(() => `return process.env.ESCAPE_MARK`),
+    'set by the profile',
+  ),
+  control(
+    'writes temporary files',
+    evaluated(
+      () =>
+        `const fs = require('fs'); const path = fs.mkdtempSync(require('os').tmpdir() + '/t-'); fs.rmdirSync(path); return 'ok'`,
+    ),
+  ),
+  control(
+    'fetches by name through TLS',
+    evaluated(
+      ({ world }) => `return (await fetch('https://allowed.test:${world.listeners.tlsPort}/')).text()`,
+    ),
+    'over TLS',
+  ),
+  control(
+    'fetches by a name below a wildcard',
+    evaluated(
+      ({ world }) => `return (await fetch('https://a.wild.test:${world.listeners.tlsPort}/')).text()`,
+    ),
+    'over TLS',
+  ),
+  control(
+    'fetches with the http module',
+    evaluated(
+      ({ world }) =>
+        `return new Promise((resolve, reject) => require('http').get('http://allowed.test:${world.listeners.httpPort}/', (r) => { let t = ''; r.on('data', (d) => { t += d }); r.on('end', () => resolve(t)) }).on('error', reject))`,
+    ),
+    /^host allowed\.test/,
+  ),
+  control(
+    'speaks HTTP/2 over TLS as far as the other side does',
+    evaluated(
+      ({ world }) =>
+        `return new Promise((resolve, reject) => { const s = require('tls').connect({ host: 'allowed.test', servername: 'allowed.test', port: ${world.listeners.tlsPort} }, () => { resolve(s.authorized ? 'authorized' : 'not'); s.destroy() }); s.on('error', reject) })`,
+    ),
+    'authorized',
+  ),
+  control(
+    'opens raw TCP by name',
+    evaluated(({ world }) => `return probe.tcp('allowed.test', ${world.listeners.tcpPort})`),
+    'allowed',
+  ),
+  control(
+    'opens raw TCP by address',
+    evaluated(({ world }) => `return probe.tcp('${allowedAddress}', ${world.listeners.tcpPort})`),
+    'allowed',
+  ),
+  control(
+    'opens raw TCP in a static program',
+    async ({ session, world }) =>
+      (await session.attempt(0, ['connect', allowedAddress, world.listeners.tcpPort])).result['said'],
+    /^allowed/,
+  ),
+  control(
+    'opens raw TCP in a static program that does not wait',
+    async ({ session, world }) =>
+      (await session.attempt(0, ['connect-nonblocking', allowedAddress, world.listeners.tcpPort])).result[
+        'said'
+      ],
+    /^allowed/,
+  ),
+  control(
+    'opens raw TCP to an address written as IPv6',
+    async ({ session, world }) =>
+      (await session.attempt(0, ['connect', `::ffff:${allowedAddress}`, world.listeners.tcpPort])).result[
+        'said'
+      ],
+    /^allowed/,
+  ),
+  control(
+    'tunnels through the proxy',
+    evaluated(({ world }) => `return probe.tunnel('allowed.test:${world.listeners.tcpPort}')`),
+    '200',
+  ),
+  control(
+    'tunnels with a name in capitals and a dot',
+    evaluated(({ world }) => `return probe.tunnel('ALLOWED.test.:${world.listeners.tcpPort}')`),
+    '200',
+  ),
+  control(
+    'connects by SOCKS',
+    evaluated(({ world }) => `return probe.socks(1, 'allowed.test', ${world.listeners.tcpPort})`),
+    'reply 0',
+  ),
+  control(
+    'lists all of /proc where it may',
+    native(() => ['list', '/proc']),
+    'ok',
+    ['proc'],
+  ),
+  control(
+    'reads everything else under full-access',
+    native(({ world }) => ['open-read', join(world.base, 'victim', 'held')]),
+    'ok',
+    ['full'],
+  ),
+  control(
+    'writes everywhere else under full-access',
+    native(({ world }) => ['create', join(world.base, `full-${world.uid}`)]),
+    'ok',
+    ['full'],
+  ),
+  control(
+    'sends datagrams under full-access',
+    native(({ world }) => ['datagram', allowedAddress, world.listeners.httpPort]),
+    'ok',
+    ['full'],
+  ),
+  control(
+    'connects anywhere under full-access',
+    async ({ session, world }) =>
+      (await session.attempt(0, ['connect', allowedAddress, world.listeners.tcpPort])).result['said'],
+    /^allowed/,
+    ['full'],
+  ),
+  control(
+    'computes under the strictest profile',
+    evaluated(() => `return 'ok'`),
+    'ok',
+    ['none', 'network', 'bomb', 'off'],
+  ),
+  control(
+    'runs programs of the system under the strictest profile',
+    async ({ session }) =>
+      outcomeOf(await session.run('/bin/sh', ['-c', 'echo "{\\"errno\\":null,\\"result\\":null}"'])).outcome,
+    'ok',
+    ['none', 'network', 'bomb', 'off'],
+  ),
+]
+
+/** In front of a server in Python. */
+export const pythonControls: readonly Control[] = [
+  control(
+    'reads in a read path',
+    evaluated(({ world }) => `outcome = open(${quoted(join(world.shown, 'file'))}).read().strip()`),
+    'shown',
+    ['python'],
+  ),
+  control(
+    'fetches by name through TLS',
+    evaluated(
+      ({ world }) => `import urllib.request, ssl
+context = ssl.create_default_context(cafile=${quoted(world.ca)})
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+outcome = opener.open("https://allowed.test:${world.listeners.tlsPort}/", timeout=10).read().decode()`,
+    ),
+    'over TLS',
+    ['python'],
+  ),
+  control(
+    'fetches through the proxy of its variables',
+    evaluated(
+      ({ world }) => `import urllib.request
+outcome = urllib.request.urlopen("https://allowed.test:${world.listeners.tlsPort}/", timeout=10).read().decode()`,
+    ),
+    'over TLS',
+    ['python'],
+  ),
+  control(
+    'opens raw TCP by name',
+    evaluated(
+      ({ world }) => `import socket
+with socket.create_connection(("allowed.test", ${world.listeners.tcpPort}), timeout=10) as s: outcome = s.recv(64).decode().strip()`,
+    ),
+    'allowed',
+    ['python'],
+  ),
+  control(
+    'opens TCP with asyncio',
+    evaluated(
+      ({ world }) => `import asyncio
+async def main():
+    reader, writer = await asyncio.open_connection("allowed.test", ${world.listeners.tcpPort})
+    text = (await reader.read(64)).decode().strip()
+    writer.close()
+    return text
+outcome = asyncio.run(main())`,
+    ),
+    'allowed',
+    ['python'],
+  ),
+  control(
+    'runs subprocesses and threads',
+    evaluated(
+      () => `import subprocess, threading
+seen = []
+thread = threading.Thread(target=lambda: seen.append(subprocess.check_output(["/bin/echo", "fine"]).decode().strip()))
+thread.start(); thread.join()
+outcome = seen[0]`,
+    ),
+    'fine',
+    ['python'],
+  ),
+  control(
+    'forks',
+    evaluated(
+      () => `import os
+pid = os.fork()
+if pid == 0: os._exit(7)
+outcome = str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))`,
+    ),
+    '7',
+    ['python'],
+  ),
+]

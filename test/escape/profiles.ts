@@ -1,0 +1,71 @@
+/** The permission profiles of the escape suite, as files of the documented notation. */
+import type { ProfileName } from './attempt.ts'
+import { allowedAddress } from './listeners.ts'
+import type { Places } from './world.ts'
+
+interface Ports {
+  readonly tcpPort: number
+  readonly httpPort: number
+  readonly tlsPort: number
+  readonly slowPort: number
+}
+
+/** What the sidecar's resolver answers; no other name has an address. A list of lists is answered in turn. */
+export const names: Readonly<Record<string, readonly (string | readonly string[])[]>> = {
+  'allowed.test': [allowedAddress],
+  '*.wild.test': [allowedAddress],
+  // Allowed names whose addresses are not.
+  'loop.test': ['127.0.0.1'],
+  'loop6.test': ['::1'],
+  'meta.test': ['169.254.169.254'],
+  'private.test': ['10.0.0.1'],
+  'rebind.test': [[allowedAddress], ['127.0.0.1']],
+  'mixed.test': ['127.0.0.1', allowedAddress],
+  // Names of others.
+  'wild.test': [allowedAddress],
+  'other.test': [allowedAddress],
+  'evil-allowed.test': [allowedAddress],
+  'allowed.test.evil.test': [allowedAddress],
+}
+
+const allowHost = [
+  ...['allowed.test', '*.wild.test', 'loop.test', 'loop6.test', 'meta.test', 'private.test', 'rebind.test'],
+  'mixed.test',
+]
+
+const MiB = (count: number): string => `${count}MiB`
+
+/**
+ * What each file says. `network`, `full` and `none` are builtins and have no file, `off` is no profile at all.
+ */
+export function profiles(
+  { program, shown, data, ca, python }: Places,
+  { tcpPort, httpPort, tlsPort, slowPort }: Ports,
+): Partial<Record<ProfileName, object>> {
+  const read = [program, { path: shown, execute: false }]
+  const set = { NODE_EXTRA_CA_CERTS: ca, SSL_CERT_FILE: ca, ESCAPE_MARK: 'set by the profile' }
+  const network = {
+    allowHost,
+    allowCIDR: [`${allowedAddress}/32`],
+    allowPort: [tcpPort, httpPort, tlsPort, slowPort],
+  }
+  const limits = { memory: MiB(1024), processes: 200, openFiles: 512, fileSize: MiB(16) }
+  const main = { filesystem: { read, write: [data] }, network, env: { set }, limits }
+  return {
+    main,
+    python: {
+      ...main,
+      filesystem: { read: python === undefined ? read : [...read, ...python.read], write: [data] },
+    },
+    // All of /proc, and all of loopback as far as anybody can open it.
+    proc: {
+      ...main,
+      filesystem: { read, write: [data], proc: 'all' },
+      network: { allowCIDR: ['127.0.0.0/8'], allowHost: ['loop.test'] },
+    },
+    bomb: {
+      filesystem: { read, write: [data] },
+      limits: { memory: MiB(320), processes: 40, openFiles: 128, fileSize: MiB(4) },
+    },
+  }
+}

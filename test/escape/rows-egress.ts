@@ -1,0 +1,414 @@
+/** Rows 53 to 64, 80, 82: the proxy, the names, and what can be said to them. */
+import { type Attempt, inside, type Options, type Place, steps } from './attempt.ts'
+import { allowedAddress } from './listeners.ts'
+import { lookedUp } from './world.ts'
+
+const onlyBehind: Options = { never: 'the proxy and the names are those of the sidecar' }
+const denied = ['403', '400', '502']
+const quoted = (text: string): string => JSON.stringify(text)
+
+const tunnels = (
+  row: number,
+  hosts: readonly (readonly [string, (place: Place) => string])[],
+  held: readonly string[] = denied,
+): Attempt[] =>
+  hosts.map(([title, authority]) =>
+    inside(row, title, (p) => `return probe.tunnel(${quoted(authority(p))})`, held, onlyBehind),
+  )
+
+const forbidden = ({ world }: Place): number => world.listeners.forbiddenPort
+const tcp = ({ world }: Place): number => world.listeners.tcpPort
+
+const literals = [
+  '127.0.0.1',
+  '169.254.169.254',
+  '10.1.2.3',
+  '192.168.1.1',
+  '100.100.100.200',
+  '168.63.129.16',
+  '[::1]',
+  '[fd00:ec2::254]',
+  '[fe80::1]',
+]
+/** Other ways to write loopback and the metadata address. */
+const spellings = [
+  '2130706433',
+  '0177.1',
+  '0x7f.1',
+  '127.1',
+  '0',
+  '[::ffff:127.0.0.1]',
+  '[::ffff:169.254.169.254]',
+  '[::127.0.0.1]',
+  '[64:ff9b::7f00:1]',
+  '[64:ff9b::a9fe:a9fe]',
+  '[2002:7f00:1::]',
+  '2852039166',
+  '0xa9fea9fe',
+  '169.254.43518',
+  '127.0.0.1.',
+  '%31%32%37.0.0.1',
+  '①②⑦.0.0.1',
+  'localhost',
+  'LOCALHOST.',
+  'localhost.localdomain',
+  'ip6-localhost',
+]
+/** Names that look like the allowed ones. */
+const lookalikes = [
+  'other.test',
+  'evil-allowed.test',
+  'allowed.test.evil.test',
+  'xallowed.test',
+  'allowedxtest',
+  'wild.test',
+  '.wild.test',
+  'xwild.test',
+  'a.wild.test.evil.test',
+  'аllowed.test',
+  'allowed.test%00.evil.test',
+  'allowed.test\\.evil.test',
+]
+/** Allowed names that do not lead to allowed addresses. */
+const rebound = ['loop.test', 'loop6.test', 'meta.test', 'private.test']
+
+const smuggled: readonly (readonly [string, (place: Place) => string])[] = [
+  [
+    'Content-Length with Transfer-Encoding',
+    (p) =>
+      `POST http://${allowedAddress}:${p.world.listeners.httpPort}/ HTTP/1.1\r\nHost: x\r\nAUTH\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`,
+  ],
+  [
+    'two Content-Lengths',
+    (p) =>
+      `POST http://${allowedAddress}:${p.world.listeners.httpPort}/ HTTP/1.1\r\nHost: x\r\nAUTH\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello`,
+  ],
+  [
+    'two Hosts',
+    (p) =>
+      `GET http://${allowedAddress}:${p.world.listeners.httpPort}/ HTTP/1.1\r\nHost: a\r\nHost: b\r\nAUTH\r\n\r\n`,
+  ],
+  [
+    'a folded header',
+    (p) =>
+      `GET http://${allowedAddress}:${p.world.listeners.httpPort}/ HTTP/1.1\r\nHost: a\r\n b\r\nAUTH\r\n\r\n`,
+  ],
+  [
+    'bare line feeds',
+    (p) => `GET http://${allowedAddress}:${p.world.listeners.httpPort}/ HTTP/1.1\nHost: a\nAUTH\n\n\r\n\r\n`,
+  ],
+  ['HTTP/0.9', (p) => `GET http://${allowedAddress}:${p.world.listeners.httpPort}/\r\n\r\n`],
+  [
+    'user information',
+    (p) =>
+      `GET http://${allowedAddress}:${p.world.listeners.httpPort}@127.0.0.1:${forbidden(p)}/ HTTP/1.1\r\nHost: a\r\nAUTH\r\n\r\n`,
+  ],
+  [
+    'a blank in the target',
+    (p) =>
+      `CONNECT ${allowedAddress}:${tcp(p)} 127.0.0.1:${forbidden(p)} HTTP/1.1\r\nHost: a\r\nAUTH\r\n\r\n`,
+  ],
+  [
+    'a NUL in the target',
+    (p) =>
+      `CONNECT 127.0.0.1:${forbidden(p)}\0${allowedAddress}:${tcp(p)} HTTP/1.1\r\nHost: a\r\nAUTH\r\n\r\n`,
+  ],
+  [
+    'user information in CONNECT',
+    (p) => `CONNECT ${allowedAddress}@127.0.0.1:${forbidden(p)} HTTP/1.1\r\nHost: a\r\nAUTH\r\n\r\n`,
+  ],
+  [
+    'a header bomb',
+    (p) =>
+      `CONNECT ${allowedAddress}:${tcp(p)} HTTP/1.1\r\nHost: a\r\nAUTH\r\n${'X-Bomb: xxxxxxxxxxxxxxxxxxxxxxxx\r\n'.repeat(4000)}\r\n`,
+  ],
+  [
+    'a chunk size nobody can read',
+    (p) =>
+      `POST http://${allowedAddress}:${p.world.listeners.httpPort}/ HTTP/1.1\r\nHost: x\r\nAUTH\r\nTransfer-Encoding: chunked, identity\r\n\r\nzz\r\n`,
+  ],
+]
+
+export const egressRows: readonly Attempt[] = [
+  steps(53, 'has a name that is not allowed looked up', lookupForbidden, 'not asked', onlyBehind),
+  steps(53, 'has an allowed name looked up without connecting', lookupAllowed, 'not asked', onlyBehind),
+  inside(
+    54,
+    'sends much by a name below a wildcard',
+    () =>
+      `const { code } = await probe.lookup(Array(6).fill('x'.repeat(60)).join('.') + '.wild.test'); return code === 0 ? 'ok' : 'refused'`,
+    ['refused', 'closed'],
+    onlyBehind,
+  ),
+  inside(
+    54,
+    'sends a little by a name below a wildcard, which is what the profile allows',
+    () =>
+      `const { code } = await probe.lookup('a1b2c3.wild.test'); return code === 0 ? 'resolves' : 'refused'`,
+    'resolves',
+    onlyBehind,
+  ),
+  ...tunnels(
+    55,
+    literals.map((host) => [`tunnels to ${host}`, (p) => `${host}:${forbidden(p)}`]),
+  ),
+  ...tunnels(55, [
+    ['tunnels to the metadata service', () => '169.254.169.254:80'],
+    ['tunnels to the sidecar', ({ sidecar }) => `127.0.0.1:${new URL(sidecar?.url ?? 'http://x:1').port}`],
+    [
+      'tunnels to the admin port',
+      ({ sidecar }) => `127.0.0.1:${new URL(sidecar?.adminUrl ?? 'http://x:1').port}`,
+    ],
+  ]),
+  ...tunnels(
+    56,
+    spellings.map((host) => [`tunnels to ${host}`, (p) => `${host}:${forbidden(p)}`]),
+    [...denied, 'closed'],
+  ),
+  ...tunnels(
+    56,
+    spellings.map((host) => [`tunnels to ${host} on an allowed port`, (p) => `${host}:${tcp(p)}`]),
+    [...denied, 'closed'],
+  ),
+  ...tunnels(
+    57,
+    rebound.map((host) => [`tunnels to ${host}`, (p) => `${host}:${tcp(p)}`]),
+  ),
+  steps(57, 'reaches two addresses by one name that changes', rebinding, 'never the second', onlyBehind),
+  steps(57, 'reaches the forbidden one of two addresses', mixedAddresses, 'the allowed one', onlyBehind),
+  inside(
+    58,
+    'follows a redirect',
+    ({ world }) =>
+      `return (await fetch('http://${allowedAddress}:${world.listeners.httpPort}/redirect')).status === 200 ? 'ok' : 'refused'`,
+    ['EACCES', 'ECONNREFUSED', 'refused'],
+    { seen: true, varies: 'what answers there speaks no HTTP' },
+  ),
+  ...tunnels(
+    59,
+    lookalikes.map((host) => [`tunnels to ${host}`, (p) => `${host}:${tcp(p)}`]),
+    [...denied, 'closed'],
+  ),
+  ...tunnels(
+    59,
+    [
+      ['tunnels to a port that is not listed', (p) => `allowed.test:${forbidden(p)}`],
+      [
+        'tunnels to an allowed address on a port that is not listed',
+        (p) => `${allowedAddress}:${forbidden(p)}`,
+      ],
+      ['tunnels to user information before a name', (p) => `allowed.test@other.test:${tcp(p)}`],
+      ['tunnels to no port', () => 'allowed.test'],
+      ['tunnels to port 0', () => 'allowed.test:0'],
+      ['tunnels to a port beyond all', () => 'allowed.test:65537'],
+      ['tunnels to the next address', (p) => `127.0.0.3:${tcp(p)}`],
+    ],
+    [...denied, 'closed'],
+  ),
+  ...smuggled.map(([what, text]) =>
+    inside(
+      60,
+      `says ${what}`,
+      (p) => {
+        const bytes = quoted(text(p))
+        return `const { user, token } = probe.proxy(); const auth = 'Proxy-Authorization: Basic ' + Buffer.from(user + ':' + token).toString('base64')
+        return probe.statusOf(Buffer.from(${bytes}.replace('AUTH', auth), 'latin1'))`
+      },
+      ['400', '431', '403', '407', '501', 'closed', 'closed ECONNRESET', 'closed EPIPE'],
+      onlyBehind,
+    ),
+  ),
+  inside(
+    60,
+    'says a Host other than the target',
+    ({
+      world,
+    }) => `const { user, token, host, port } = probe.proxy(); const auth = Buffer.from(user + ':' + token).toString('base64')
+      const answer = await probe.exchange(host, port, 'GET http://allowed.test:${world.listeners.httpPort}/ HTTP/1.1\\r\\nHost: evil.test\\r\\nProxy-Authorization: Basic ' + auth + '\\r\\nConnection: close\\r\\n\\r\\n')
+      return /host allowed.test/.test(answer.toString()) ? 'overwritten' : /^HTTP\\/1.1 400/.test(answer.toString()) ? '400' : answer.toString()`,
+    ['overwritten', '400'],
+    onlyBehind,
+  ),
+  inside(
+    60,
+    'sends bytes behind a CONNECT that is refused',
+    (p) => `return (await probe.through('127.0.0.1:${forbidden(p)}', 'attempt')).slice(0, 3)`,
+    denied,
+    { ...onlyBehind, seen: true },
+  ),
+  inside(
+    61,
+    'asks for another host on the same connection',
+    (
+      p,
+    ) => `const { user, token, host, port } = probe.proxy(); const auth = 'Proxy-Authorization: Basic ' + Buffer.from(user + ':' + token).toString('base64')
+      const one = (authority) => 'GET http://' + authority + '/ HTTP/1.1\\r\\nHost: ' + authority + '\\r\\n' + auth + '\\r\\n\\r\\n'
+      const answer = await probe.exchange(host, port, one('${allowedAddress}:${p.world.listeners.httpPort}') + one('127.0.0.1:${forbidden(p)}'), (read) => read.toString().split('HTTP/1.1 ').length > 2, 1500)
+      const [first, second] = [...answer.toString('latin1').matchAll(/HTTP\\/1\\.1 (\\d+)/g)].map((found) => found[1])
+      return first === '200' ? String(second ?? 'closed') : 'first ' + first`,
+    [...denied, 'closed'],
+    { ...onlyBehind, seen: true },
+  ),
+  inside(
+    63,
+    'uses the proxy without a token',
+    (p) => `return probe.tunnel('${allowedAddress}:${tcp(p)}', false)`,
+    '407',
+    onlyBehind,
+  ),
+  inside(
+    63,
+    'uses the proxy with a token that it made up',
+    (p) => `return probe.tunnel('${allowedAddress}:${tcp(p)}', 'Bearer ' + 'A'.repeat(43))`,
+    '407',
+    onlyBehind,
+  ),
+  inside(
+    63,
+    'uses the proxy with an empty token',
+    (p) => `return probe.tunnel('${allowedAddress}:${tcp(p)}', 'Basic Y2hpbGQ6')`,
+    '407',
+    onlyBehind,
+  ),
+  inside(
+    64,
+    'asks SOCKS for UDP',
+    (p) => `return probe.socks(3, '${allowedAddress}', ${tcp(p)})`,
+    ['reply 7', 'refused'],
+    onlyBehind,
+  ),
+  inside(
+    64,
+    'asks SOCKS to listen',
+    (p) => `return probe.socks(2, '${allowedAddress}', ${tcp(p)})`,
+    ['reply 7', 'refused'],
+    onlyBehind,
+  ),
+  inside(
+    64,
+    'asks SOCKS for a name that is not allowed',
+    (p) => `return probe.socks(1, 'other.test', ${tcp(p)})`,
+    ['reply 2', 'refused'],
+    onlyBehind,
+  ),
+  inside(
+    64,
+    'speaks SOCKS 4',
+    (p) => `return probe.socks(1, 'allowed.test', ${tcp(p)}, 4)`,
+    'refused',
+    onlyBehind,
+  ),
+  steps(
+    80,
+    'uses an address that a sibling was given for a name',
+    siblingAddress,
+    ['EACCES', 'ECONNREFUSED'],
+    onlyBehind,
+  ),
+  steps(
+    80,
+    'uses a made-up address of the range for names',
+    ({ session, world }) =>
+      session
+        .attempt(80, ['connect', '198.18.77.77', world.listeners.tcpPort])
+        .then(({ outcome }) => outcome),
+    ['EACCES', 'ECONNREFUSED'],
+    onlyBehind,
+  ),
+  ...['0x00fc', '0x0010', '0x000f', '0x00ff', '0x001c'].map((type) =>
+    inside(
+      82,
+      `asks the stub for type ${type}`,
+      () =>
+        `const answer = await probe.lookup('allowed.test', ${type}); return answer === 'closed' || answer.answers === 0 ? 'empty' : 'ok'`,
+      'empty',
+      onlyBehind,
+    ),
+  ),
+  inside(
+    82,
+    'asks the stub many questions at once',
+    () =>
+      `const answer = await probe.lookup('allowed.test', 1, 40); return answer === 'closed' || answer.code !== 0 ? 'refused' : 'ok'`,
+    'refused',
+    onlyBehind,
+  ),
+  inside(
+    82,
+    'sends the stub a loop of pointers',
+    () =>
+      `const answer = await probe.ask(Buffer.from('123401000001000000000000c00cc00c00010001', 'hex')); return answer === 'closed' || answer.code !== 0 ? 'refused' : 'ok'`,
+    'refused',
+    onlyBehind,
+  ),
+  inside(
+    82,
+    'sends the stub less than it announces',
+    () =>
+      `const answer = await probe.ask(Buffer.alloc(10), 65535); return answer === 'closed' ? 'refused' : 'ok'`,
+    'refused',
+    onlyBehind,
+  ),
+  inside(
+    82,
+    'sends the stub as much as there can be',
+    () =>
+      `const answer = await probe.ask(Buffer.alloc(65535, 0x3f)); return answer === 'closed' || answer.code !== 0 ? 'refused' : 'ok'`,
+    'refused',
+    onlyBehind,
+  ),
+  inside(
+    82,
+    'asks the stub after all that',
+    () =>
+      `const { code, addresses } = await probe.lookup('allowed.test'); return code === 0 && addresses[0].startsWith('198.1') ? 'it lives' : 'dead'`,
+    'it lives',
+    onlyBehind,
+  ),
+]
+
+async function lookupForbidden({ session, world }: Place): Promise<string> {
+  const name = `secret-data-${world.uid}.other.test`
+  const { value } = await session.eval(`return (await probe.lookup(${quoted(name)})).code`)
+  const NXDOMAIN = 3
+  await session.eval(
+    `return new Promise((resolve) => require('dns').lookup(${quoted(`x-${name}`)}, (error) => resolve(error?.code)))`,
+  )
+  const leaked = lookedUp(world).filter((each) => each.includes('secret-data'))
+  if (leaked.length > 0) return `asked for ${leaked.join(', ')}`
+  return value === NXDOMAIN ? 'not asked' : `answer ${value}`
+}
+
+async function lookupAllowed({ session, world }: Place): Promise<string> {
+  const name = `payload-${world.uid}.wild.test`
+  const { value } = await session.eval(`return (await probe.lookup(${quoted(name)})).addresses[0]`)
+  if (!/^198\.1[89]\./.test(String(value))) return `answer ${value}`
+  return lookedUp(world).includes(name) ? 'asked' : 'not asked'
+}
+
+async function rebinding({ session, world }: Place): Promise<string> {
+  const statuses: string[] = []
+  for (let i = 0; i < 4; i++) {
+    statuses.push(await session.outcome(`return probe.tunnel('rebind.test:${world.listeners.tcpPort}')`))
+  }
+  return statuses.slice(1).includes('200') ? statuses.join(' ') : 'never the second'
+}
+
+async function mixedAddresses({ session, world }: Place): Promise<string> {
+  const said = await session.outcome(`return probe.through('mixed.test:${world.listeners.tcpPort}', '')`)
+  return said.trim() === 'allowed' ? 'the allowed one' : said
+}
+
+async function siblingAddress({ session, sidecar, world }: Place): Promise<string> {
+  if (sidecar === undefined) return 'no sidecar'
+  const sibling = await sidecar.open()
+  try {
+    // So many that no address of them is one of this server's own.
+    const { value } = await sibling.eval(
+      `const all = []; for (let i = 0; i < 100; i++) all.push((await probe.lookup('s' + i + '.wild.test')).addresses[0]); return all.at(-1)`,
+    )
+    return (await session.attempt(80, ['connect', String(value), world.listeners.tcpPort])).outcome
+  } finally {
+    await sibling.close()
+  }
+}

@@ -1,0 +1,103 @@
+/** A process that attempts aim at (test/fixtures/escape/victim.c), and what it saw of them. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
+
+export interface VictimFacts {
+  readonly pid: number
+  /** Of its secret. */
+  readonly address: string
+  /** A descriptor of a file that only it has open. */
+  readonly file: number
+  readonly abstract: string
+  readonly abstractDatagram: string
+  readonly path: string
+  readonly pathDatagram: string
+  readonly memory: number
+  readonly queue: number
+  readonly semaphore: number
+  /** Empty where the kernel has no POSIX queues. */
+  readonly posixQueue: string
+  readonly shared: string
+  readonly slowPort: number
+}
+
+export interface VictimEnd {
+  readonly priority: number
+  readonly scheduler: number
+  /** 1 for each thing that is not as it was: memory, shared, queue, semaphore, posixQueue, object, held, core. */
+  readonly [thing: string]: number | string
+}
+
+type Event = { readonly event: string } & Record<string, unknown>
+
+export class Victim {
+  readonly facts: VictimFacts
+  /** By what it was reached so far. */
+  readonly reached: readonly string[]
+  readonly #child: ChildProcess
+  readonly #events: Events
+
+  private constructor(child: ChildProcess, facts: VictimFacts, events: Events) {
+    this.#child = child
+    this.facts = facts
+    this.#events = events
+    this.reached = events.reached
+  }
+
+  /** @param folder its own */
+  static async start(program: string, folder: string, identity: object): Promise<Victim> {
+    const child = spawn(program, [folder], {
+      ...identity,
+      detached: true,
+      env: { VICTIM_SECRET: 'canary-in-environment' },
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    const events = new Events(child)
+    const facts = (await events.next('ready')) as unknown as VictimFacts
+    return new Victim(child, facts, events)
+  }
+
+  /** Resolves when everything that reached it before is in {@link reached}. */
+  async settled(): Promise<void> {
+    const heard = this.#events.next('heard')
+    this.#child.stdin?.write('?')
+    await heard
+  }
+
+  /** Whether something ended it before its time. */
+  get died(): boolean {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null
+  }
+
+  async end(): Promise<VictimEnd> {
+    const end = this.#events.next('end')
+    this.#child.stdin?.end()
+    return (await end) as unknown as VictimEnd
+  }
+
+  kill(): void {
+    if (!this.died) this.#child.kill('SIGKILL')
+  }
+}
+
+class Events {
+  readonly reached: string[] = []
+  readonly #waiting: { readonly event: string; readonly resolve: (event: Event) => void }[] = []
+
+  constructor(child: ChildProcess) {
+    if (child.stdout === null) throw new Error('the victim has no stdout')
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      const event = JSON.parse(line) as Event
+      if (event.event === 'reached') this.reached.push(`${event['by']} ${event['signal'] ?? ''}`.trim())
+      const index = this.#waiting.findIndex((each) => each.event === event.event)
+      if (index >= 0) this.#waiting.splice(index, 1)[0]?.resolve(event)
+    })
+    child.stdout.once('close', () => {
+      for (const { event, resolve } of this.#waiting) resolve({ event, died: 1 })
+    })
+  }
+
+  next(event: string): Promise<Event> {
+    return new Promise((resolve) => this.#waiting.push({ event, resolve }))
+  }
+}
