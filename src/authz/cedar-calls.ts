@@ -160,7 +160,8 @@ export class Calls {
   ): Pick<Call, 'context' | 'entities'> | string {
     const sees = (name: string): boolean => slice.whole || slice.attributes.has(name)
     const context: Context = {}
-    const attrs: Context = {}
+    // The configuration may name one `__proto__`.
+    const attrs: Context = Object.create(null) as Context
     for (const [name, value] of subject.attrs) {
       if (!sees(name)) continue
       if (value instanceof Unreadable) return `${name} is ${value.why}`

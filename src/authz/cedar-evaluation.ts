@@ -221,8 +221,12 @@ function holds(set: readonly Value[], value: Value): boolean | undefined {
   return held
 }
 
+/** Exactly what Cedar takes for one: with any other member it is a record. */
 function entityOf(value: Value | undefined): Uid | undefined {
-  return typeof value === 'object' && '__entity' in value ? (value['__entity'] as unknown as Uid) : undefined
+  if (typeof value !== 'object' || Array.isArray(value) || !('__entity' in value)) return undefined
+  const uid = (value as Fields)['__entity'] as Partial<Uid> | null
+  if (typeof uid?.type !== 'string' || typeof uid.id !== 'string') return undefined
+  return Object.keys(value).length === 1 ? (uid as Uid) : undefined
 }
 
 function isSame(one: Uid, other: Uid): boolean {

@@ -29,6 +29,15 @@ export function readPolicies(
   const places = new Map<string, string>()
   for (const { name, text } of files) {
     const parts = split(text)
+    const deep = parts.filter((part) => isTooDeep(part.text))
+    if (deep.length > 0) {
+      for (const part of deep)
+        problems.push({
+          where: placeOf(name, text, part.start + charsOf(part.text, bytesBefore(part))),
+          message: `the policy nests, or chains with && and ||, more than ${maxDepth} times: cut it into several`,
+        })
+      continue
+    }
     const whole = engine.policySetTextToParts(text)
     if (whole.type === 'success' && whole.policies.length + whole.policy_templates.length !== parts.length) {
       problems.push({ where: name, message: 'the policies cannot be told apart' })
@@ -94,6 +103,41 @@ function split(text: string): readonly Part[] {
 /** The text with blanks for its comments. */
 function withoutComments(text: string): string {
   return text.replace(comment, (found) => (found.startsWith('"') ? found : ' '.repeat(found.length)))
+}
+
+/** Its JSON form ends at 128 levels, about two for each of these; what is much deeper breaks the engine for good. */
+const maxDepth = 50
+
+const shape = /"(?:\\[\s\S]|[^"\\])*"?|\/\/[^\r\n]*|&&|\|\||[-+*!,]|[([{]|[)\]}]|[\w.:]+/g
+
+/** Whether brackets and signs nest, or operators follow each other, which nests to the left, too often for the engine. */
+function isTooDeep(text: string): boolean {
+  const levels = [{ own: 0, operators: 0 }]
+  let depth = 0
+  let signs = 0
+  for (const [found] of text.matchAll(shape)) {
+    const level = levels.at(-1) as { own: number; operators: number }
+    if (found.startsWith('//')) continue
+    if (found === '!' || found === '-') signs++
+    else {
+      if (/^[([{]$/.test(found)) {
+        levels.push({ own: signs + 1, operators: 0 })
+        depth += signs + 1
+      } else if (/^[)\]}]$/.test(found) && levels.length > 1) {
+        levels.pop()
+        depth -= level.own + level.operators
+      } else if (found === ',') {
+        depth -= level.operators
+        level.operators = 0
+      } else if (/^(?:&&|\|\||[+*]|else)$/.test(found)) {
+        depth++
+        level.operators++
+      }
+      signs = 0
+    }
+    if (depth + signs > maxDepth) return true
+  }
+  return false
 }
 
 /** Bytes of white space and comments in front of a policy. */

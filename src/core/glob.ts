@@ -1,6 +1,6 @@
 /**
  * A pattern in which each `*` stands for any text, the empty one included, and everything else for itself: names of
- * tools and hosts have no path semantics. Takes time proportional to the text.
+ * tools and hosts have no path semantics. Never goes back, however many stars there are.
  */
 export function glob(pattern: string): (text: string) => boolean {
   return globOfParts(pattern.split('*'))

@@ -253,6 +253,31 @@ t.test('what it leaves to the engine', async (t) => {
   t.equal(own([errs, fine], facts()), undefined)
 })
 
+t.test('only what Cedar takes for an entity is one', async (t) => {
+  const alice = { type: 'Client', id: 'alice' }
+  const records: readonly Json[] = [
+    { __entity: alice, more: 1 },
+    { __entity: alice, __extn: { fn: 'ip', arg: '10.0.0.1' } },
+    { __entity: { type: 'Client', id: 5 } },
+    ...['foo', 5, true, null, ['a']].map((each) => ({ __entity: each })),
+  ]
+  for (const x of records) {
+    for (const condition of [
+      'context.x == principal',
+      'context.x is Client',
+      'context.x == "foo"',
+      '[context.x].contains(principal)',
+    ])
+      t.equal(
+        own([`permit(principal, action, resource) when { ${condition} };`], facts({ x })),
+        undefined,
+        condition,
+      )
+  }
+  const same = facts({ x: { __entity: alice } })
+  t.equal(own(['permit(principal, action, resource) when { context.x == principal };'], same)?.allow, true)
+})
+
 t.test('all forbids, or all permits, are named', async (t) => {
   const permit = 'permit(principal, action, resource);'
   const forbid = 'forbid(principal, action, resource);'

@@ -92,3 +92,32 @@ t.test('a place in a policy is counted in characters from the beginning of the f
   t.equal(second?.find(/action/), 'a.cedar:3:19')
   t.equal(second?.find(/nothing/), 'a.cedar:3:1')
 })
+
+t.test('what is too deep for the engine never gets to it', async (t) => {
+  const policy = (condition: string): string => `permit(principal, action, resource) when { ${condition} };`
+  const many = (count: number, text: string): string => text.repeat(count)
+  const deep = [
+    ...[
+      `${many(60, '!(')}true${many(60, ')')}`,
+      `${many(200, 'true && (')}true${many(200, ')')}`,
+      many(99, '!'),
+    ],
+    ...[`true${many(5000, ' || true')}`, `1 ${many(100, '+ 1')} == 2`, `1 == ${many(100, '-')}1`],
+    ...[`${many(80, '[1, ')}1${many(80, ']')}.isEmpty()`, `${many(70, 'if true then true else ')}false`],
+  ]
+  for (const condition of deep) {
+    const { policies, problems } = read(`permit(principal, action, resource);\n${policy(condition)}`)
+    t.same(policies, [])
+    t.match(problems, [{ where: 'a.cedar:2:1', message: /nests, or chains/ }], condition.slice(0, 20))
+  }
+  const fine = [
+    ...[
+      `true${many(40, ' || true')}`,
+      `${many(20, '!(')}true${many(20, ')')}`,
+      `[${many(500, '-1, ')}1].isEmpty()`,
+    ],
+    ...[`"${many(100, '((')}" == "a" // ${many(100, '((')}\n`],
+  ]
+  for (const condition of fine) t.same(read(policy(condition)).problems, [], condition.slice(0, 20))
+  t.same(ids('permit(principal, action, resource);'), ['a.cedar#1'], 'the engine still works')
+})

@@ -264,3 +264,11 @@ t.test('500 reloads need no more memory than the first ones', async (t) => {
   // Under 500 ids it would be about 50 MiB.
   t.ok(after - before < 32 * 2 ** 20, `grew by ${Math.round((after - before) / 2 ** 20)} MiB`)
 })
+
+t.test('an attribute of the configuration may have any name', async (t) => {
+  const text = `permit(principal, action, resource);
+forbid(principal, action, resource) when { !principal.hasTag("x") && principal has "__proto__" };`
+  const entities = '[{"uid":{"type":"Client","id":"alice"},"attrs":{"__proto__":"blocked"},"parents":[]}]'
+  t.equal(await allows(text, {}, { entities }), false)
+  t.equal(await allows(text, { principal: caller({ sub: 'bob' }) }, { entities }), true)
+})
