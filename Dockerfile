@@ -7,14 +7,19 @@
 ARG NODE_IMAGE=node:24-bookworm-slim
 
 FROM ${NODE_IMAGE} AS build
+# For the launcher, the program that confines the wrapped server; what is built of it is static.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 # Lifecycle scripts stay off: `prepare` would compile sources that are not here yet, and no dependency needs one.
 RUN npm ci --ignore-scripts
 COPY tsconfig.json tsconfig.build.json ./
 COPY bin bin
+COPY scripts scripts
 COPY src src
-RUN npm run build
+RUN npm run build && rm -f dist/launcher/*-test*
 
 # A stage of its own, so that a change of the sources leaves the layer with the dependencies as it was.
 FROM ${NODE_IMAGE} AS dependencies

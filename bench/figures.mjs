@@ -75,6 +75,13 @@ export class Results {
     return median(over.map((value, round) => value / under[round]))
   }
 
+  /** The median of the differences of each round. */
+  difference(key, name, base) {
+    if (this.value(key, name) === undefined || this.value(key, base) === undefined) return undefined
+    const [more, less] = [name, base].map((one) => this.#cells.get(`${key} ${one}`).rounds)
+    return median(more.map((value, round) => value - less[round]))
+  }
+
   #cell(key, name) {
     const id = `${key} ${name}`
     if (!this.#cells.has(id)) this.#cells.set(id, { rounds: [] })

@@ -3,6 +3,7 @@ import { start } from './contestants.mjs'
 import { figures } from './figures.mjs'
 import { LoadProcess } from './load.mjs'
 import { collectedMemory, cpuSeconds, residentBytes } from './proc.mjs'
+import { measureSandbox } from './sandbox.mjs'
 
 const SESSIONS = 4
 const MANY = 32
@@ -22,6 +23,11 @@ export const full = {
   sessionWarmMs: 2500,
   warmCalls: 20_000,
   longCalls: 100_000,
+  launchRounds: 60,
+  messageRounds: 9,
+  messages: 4000,
+  connectRounds: 9,
+  connects: 300,
 }
 
 /** Ratios of so short a run are rough; what it is for is to see that everything works. */
@@ -39,6 +45,11 @@ export const quick = {
   sessionWarmMs: 700,
   warmCalls: 3000,
   longCalls: 12_000,
+  launchRounds: 10,
+  messageRounds: 2,
+  messages: 500,
+  connectRounds: 2,
+  connects: 50,
 }
 
 // Each round goes through all contestants, starting with another one, so that drift of the machine hits all alike.
@@ -264,4 +275,5 @@ export const parts = {
   large: measurePayloads(true),
   sessions: measureSessions,
   growth: measureGrowth,
+  sandbox: measureSandbox,
 }

@@ -1,5 +1,6 @@
 import { cpus, release, totalmem } from 'node:os'
 import { figures, MiB } from './figures.mjs'
+import { sandboxFigures, sandboxTargets, ways } from './sandbox.mjs'
 
 const SESSIONS = 'sidecar-per-session'
 const MODERN = ['modern-to-legacy', 'modern-to-modern']
@@ -77,6 +78,7 @@ export class Report {
       ...this.#table(),
       ...this.#ratios(),
       ...this.#targets(),
+      ...this.#sandbox(),
       ...this.#reasons(),
       ...notes(settings),
       '',
@@ -163,6 +165,33 @@ export class Report {
     const base = this.#results.value(linearTo, name)
     if (value === undefined || base === undefined) return undefined
     return (value * figures[key].bytes) / (base * figures[linearTo].bytes)
+  }
+
+  #sandbox() {
+    const results = this.#results
+    const measured = Object.entries(sandboxFigures).filter(
+      ([key]) => results.value(key, 'plain') !== undefined,
+    )
+    if (!measured.length) return []
+    const rows = measured.map(([key, { label, unit, digits }]) => [
+      label,
+      unit,
+      ...ways.map((way) => results.value(key, way)?.toFixed(digits) ?? 'n/a'),
+    ])
+    const judged = sandboxTargets.map(({ text, key, way, more, speed }) => {
+      const value = speed ? 1 / results.ratio(key, way, 'plain') : results.difference(key, way, 'plain')
+      const met = speed ? value >= speed : value <= more
+      return [text, `${met ? 'pass' : 'FAIL'}: ${value.toFixed(speed ? 3 : sandboxFigures[key].digits)}`]
+    })
+    return [
+      ...[
+        '## Sandbox',
+        '',
+        'A server started as it is, under the profile `none`, and with an allow-list (broker and proxy).',
+        '',
+      ],
+      ...[...markdown(['', 'unit', ...ways], rows, 2), '', ...markdown(['target', ''], judged, 1), ''],
+    ]
   }
 
   #reasons() {

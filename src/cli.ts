@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander'
 import type { PasswordInput } from './authn/password-prompt.ts'
 import { ConfigError, FLAGS, type Flags, type LoadedConfig, loadConfig } from './config/load.ts'
 import { watchFiles } from './config/watch.ts'
+import type { LearnOptions } from './learn.ts'
 import { type Sidecar, StartError, startSidecar } from './main.ts'
 import type { VerifyOptions } from './observe/audit-verify.ts'
 import { systemClock } from './observe/clock.ts'
@@ -83,6 +84,20 @@ export async function runCli(terminal: Terminal): Promise<number> {
     .usage('[options] [-- COMMAND [ARG...]]')
     .action(async (flags: Flags) => {
       exitCode = await doctor(terminal, flags, command)
+    })
+  withFlags(
+    program
+      .command('learn')
+      .description('Run a server with everything allowed, and write the permission profile of what it did'),
+  )
+    .usage('[--output FILE] [--force] [--for DURATION] [options] -- COMMAND [ARG...]')
+    .option('--output <FILE>', 'where the profile goes; default: standard output')
+    .option('--force', 'replace the file if there is one')
+    .option('--for <DURATION>', 'how long, as in 60s; default: until Ctrl-C')
+    .action(async ({ output, force, for: duration, ...flags }: Flags & LearnOptions) => {
+      const { learn } = await import('./learn.ts')
+      const context = { ...terminal, version: packageVersion(), stopped: () => stopSignal(true) }
+      await learn({ output, force, for: duration } as LearnOptions, flags as Flags, command, context)
     })
   program
     .command('schema')
@@ -194,7 +209,10 @@ async function placing<T>(loaded: LoadedConfig, made: Promise<T>): Promise<T> {
     }
     if (faults === undefined) throw thrown
     const { authzPlace } = await import('./config/authz-place.ts')
-    throw new ConfigError(faults.map(({ path, message }) => ({ where: authzPlace(loaded, path), message })))
+    const { permissionPlace } = await import('./config/permissions/place.ts')
+    const place = (path: (typeof faults)[number]['path']): string =>
+      path[0] === 'filesystem' ? permissionPlace(loaded, path) : authzPlace(loaded, path)
+    throw new ConfigError(faults.map(({ path, message }) => ({ where: place(path), message })))
   }
 }
 
@@ -209,7 +227,13 @@ async function doctor(terminal: Terminal, flags: Flags, command: readonly string
   const log = createLogger({ ...config.log, level: 'error' }, terminal.stderr)
   const nothing = (): void => {}
   const report = await examine(config, {
-    ...{ clock: systemClock, log, env, records: { event: nothing }, metrics: { egress: nothing } },
+    ...{
+      clock: systemClock,
+      log,
+      env,
+      records: { event: nothing },
+      metrics: { egress: nothing, egressBytes: nothing },
+    },
     ownPorts: () => [],
   })
   if (config.permissions === undefined)

@@ -1,24 +1,34 @@
 /** The part of the composition around server processes: what they may touch, and the way out for what they may reach. */
 import { existsSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
 import type { Config } from './config/config.ts'
-import { builtinProfile } from './core/profile.ts'
-import type { EgressVerdict, EnforcementReport } from './core/sandbox.ts'
+import { builtinProfile, OPEN_NETWORK, profileWith } from './core/profile.ts'
+import type { EgressVerdict, EnforcementReport, Profile } from './core/sandbox.ts'
 import { Throttle } from './core/throttle.ts'
 import type { Clock, Logger, Metrics } from './core/types.ts'
 import { Egress } from './egress/egress.ts'
 import type { Records } from './observe/records.ts'
+import { fileFacts } from './sandbox/file-facts.ts'
 import { findLauncher } from './sandbox/launcher.ts'
+import type { Observed } from './sandbox/observed.ts'
+import { checkImplied, checkPaths, hiddenPaths, ProfileError } from './sandbox/profile.ts'
+import { baseRead } from './sandbox/records.ts'
 import { enforcementSummary } from './sandbox/report.ts'
 import { createSandbox, type Sandbox, Unenforceable } from './sandbox/sandbox.ts'
+import { tryElsewhere } from './upstream/attached-trial.ts'
+import { serverEnvironment } from './upstream/environment.ts'
+import type { ServerCommand } from './upstream/process.ts'
 
 export interface ConfinementContext {
   readonly clock: Clock
   readonly log: Logger
-  readonly metrics: Pick<Metrics, 'egress'>
+  readonly metrics: Pick<Metrics, 'egress' | 'egressBytes'>
   readonly records: Pick<Records, 'event'>
   readonly env: Readonly<Record<string, string | undefined>>
   /** Tests have one that sees less of the kernel than there is. */
   readonly launcher?: string | undefined
+  /** Servers are watched and not confined: `permissions` opens everything, and the network is watched by the proxy. */
+  readonly observed?: Observed | undefined
   /** Ports that no server reaches: the sidecar's own. */
   readonly ownPorts: () => readonly number[]
 }
@@ -39,8 +49,14 @@ export class WayOut {
   }
 
   open(): Promise<Egress> {
-    const { clock, log, ownPorts } = this.#context
-    this.#egress ??= Egress.start({ clock, log, ownPorts, onVerdict: (verdict) => this.#note(verdict) })
+    const { clock, log, metrics, ownPorts } = this.#context
+    this.#egress ??= Egress.start({
+      clock,
+      log,
+      ownPorts,
+      onVerdict: (verdict) => this.#note(verdict),
+      onEnd: ({ sent, received }) => metrics.egressBytes(sent, received),
+    })
     return this.#egress
   }
 
@@ -48,7 +64,9 @@ export class WayOut {
     await (await this.#egress)?.close()
   }
 
-  #note({ child, allowed, protocol, host, port, rule, address, reason }: EgressVerdict): void {
+  #note(verdict: EgressVerdict): void {
+    const { child, allowed, protocol, host, port, rule, address, reason } = verdict
+    this.#context.observed?.connected(verdict)
     const { clock, log, metrics, records } = this.#context
     metrics.egress(allowed, protocol)
     const suppressed = this.#lines.take(clock.now())
@@ -67,24 +85,85 @@ export class WayOut {
  * @throws Unenforceable
  */
 export async function buildConfinement(
-  { permissions, protectedPaths }: Config,
+  config: Config,
   wayOut: WayOut,
   context: ConfinementContext,
 ): Promise<Sandbox> {
+  const { observed } = context
+  const { permissions, protectedPaths } =
+    observed === undefined ? config : { ...config, permissions: watched(config.permissions) }
+  const command = serverCommand(config, context.env)
+  const { elsewhere } = command
+  const files = fileFacts()
+  checkFiles({ ...config, permissions }, files)
   const allowlist = permissions?.network.mode === 'allowlist'
   const egress = allowlist ? await wayOut.open() : undefined
   return createSandbox({
     profile: permissions,
     launcher: context.launcher ?? findLauncher(),
-    hidden: protectedPaths,
+    elsewhere: elsewhere && ((policy) => tryElsewhere(policy, command, elsewhere, context.clock)),
+    hidden: hiddenPaths(files, protectedPaths),
     admit:
       egress === undefined || permissions === undefined
         ? undefined
-        : () => egress.admit(permissions.network, { name: permissions.name }),
+        : () =>
+            egress.admit(observed === undefined ? permissions.network : OPEN_NETWORK, {
+              name: permissions.name,
+            }),
+    watch: observed && (() => observed.start()),
     graceMs,
     requireContainerSeccomp: insideContainer(context.env),
     onReport: (report) => note(report, context),
   })
+}
+
+/**
+ * Holds the paths of a profile against this host's disk; those of a server in another container only its launcher can see.
+ *
+ * @throws ProfileError for paths that are not there, or that open what belongs to the sidecar
+ */
+export function checkFiles(
+  { permissions, protectedPaths, server }: Pick<Config, 'permissions' | 'protectedPaths' | 'server'>,
+  files = fileFacts(),
+): void {
+  if (permissions === undefined || server.socket !== undefined) return
+  const [program = ''] = server.command
+  // One that is looked for in PATH lies in a folder of programs.
+  const folder = program.includes('/') ? [dirname(resolve(program))] : []
+  const implied = [...baseRead.execute, ...baseRead.data, ...folder]
+  const faults = [
+    ...checkPaths(permissions, files, protectedPaths),
+    ...checkImplied(permissions, implied, files, protectedPaths),
+  ]
+  if (faults.length > 0) throw new ProfileError(faults)
+}
+
+/** Everything is open but what belongs to the sidecar; connections go through the proxy, where they are seen. */
+function watched(permissions: Profile | undefined): Profile {
+  const { filesystem, env, limits } = permissions ?? (builtinProfile('full-access') as Profile)
+  const network = { ...OPEN_NETWORK, mode: 'allowlist', hosts: [{ kind: 'any' }] } as const
+  return profileWith('learn', {
+    ...{ filesystem, env, limits, network },
+    allowDegraded: ['container-seccomp-off'],
+  })
+}
+
+/**
+ * What is started, with its whole environment. A server in another container has that of its image and its container; what
+ * is around the sidecar, such as its PATH, means nothing there.
+ *
+ * @param around the sidecar's own environment
+ */
+export function serverCommand(
+  { server, permissions }: Config,
+  around: ConfinementContext['env'],
+): Omit<ServerCommand, 'confinement'> {
+  const { command, cwd, socket, envAllow, envSet, startTimeoutMs } = server
+  const { allow = [], set = {} } = permissions?.env ?? {}
+  const pass = [...new Set([...envAllow, ...allow])]
+  const own = { ...envSet, ...set }
+  if (socket === undefined) return { command, cwd, env: serverEnvironment(around, pass, own) }
+  return { command, cwd, env: own, elsewhere: { path: socket, pass, waitMs: startTimeoutMs } }
 }
 
 /**

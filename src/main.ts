@@ -16,8 +16,7 @@ import { WayOut } from './confinement.ts'
 import { SidecarError } from './core/errors.ts'
 import { urlHost } from './core/net.ts'
 import { type Handler, stack } from './core/pipeline.ts'
-import type { EnforcementReport } from './core/sandbox.ts'
-import type { Clock, Decoded, Lifecycle, Parsed, Permitted, Principal } from './core/types.ts'
+import type { Decoded, Lifecycle, Parsed, Permitted, Principal } from './core/types.ts'
 import { classify } from './era/classify.ts'
 import { limiter } from './limit/admit.ts'
 import { type AdminContext, listenAdmin } from './listen/admin.ts'
@@ -30,7 +29,6 @@ import { type UpgradeReceived, webSocket } from './listen/websocket.ts'
 import { wellKnown } from './listen/well-known.ts'
 import { countCallers, observeCalls } from './observe/calls.ts'
 import { guarded, systemClock } from './observe/clock.ts'
-import type { SidecarLogger } from './observe/logger.ts'
 import { createMetrics } from './observe/metrics.ts'
 import { Records, recordingMetrics } from './observe/records.ts'
 import { enforcementSummary } from './sandbox/report.ts'
@@ -38,39 +36,12 @@ import type { FlowOptions } from './session/flow.ts'
 import { ModernClients } from './session/modern-clients.ts'
 import { Registry } from './session/registry.ts'
 import { relay, route } from './session/route.ts'
+import type { Sidecar, SidecarContext } from './sidecar.ts'
 import { Reaper } from './upstream/reaper.ts'
 import { buildWorld, StartError, type World } from './world.ts'
 
+export type { Sidecar, SidecarContext } from './sidecar.ts'
 export { StartError } from './world.ts'
-
-export interface SidecarContext {
-  /** What the server's environment is filtered from. */
-  readonly env: Readonly<Record<string, string | undefined>>
-  readonly cwd: string
-  readonly log: SidecarLogger
-  /** The sidecar's own version. */
-  readonly version: string
-  readonly clock?: Clock
-  /** Instead of the launcher that was built: one that sees less of the kernel, for tests. */
-  readonly launcher?: string
-}
-
-export interface Sidecar {
-  /** Where clients connect: the Streamable HTTP endpoint. */
-  readonly url: string
-  readonly adminUrl: string
-  readonly config: Config
-  /** The server answers and no shutdown is under way. */
-  readonly ready: boolean
-  /** What holds for the server process started last. */
-  readonly enforcement: EnforcementReport
-  /** Builds the new world beside the old one and swaps. Rejects with a StartError; then nothing has changed. */
-  reload(config: Config): Promise<void>
-  /** Opens the audit log anew: whoever rotates it has renamed the file. */
-  reopenAudit(): void
-  /** Answers what is in flight within the grace, refuses new requests, ends sessions and server processes. */
-  stop(): Promise<void>
-}
 
 /** Bodies of this many largest requests may be under way at one time. */
 const concurrentBodies = 64
@@ -106,7 +77,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   const ownPorts: number[] = []
   const confinementContext = {
     ...serverContext,
-    ...{ env: context.env, records, launcher: context.launcher },
+    ...{ env: context.env, records, launcher: context.launcher, observed: context.observed },
     ownPorts: () => ownPorts,
   }
   const wayOut = new WayOut(confinementContext)

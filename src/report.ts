@@ -28,7 +28,7 @@ export function startReport({ config, url, adminUrl, enforcement: measured }: Si
   }
   const lines = [
     '',
-    `  MCP server: ${config.server.command.join(' ')}`,
+    `  MCP server: ${config.server.command.join(' ')}${config.server.socket === undefined ? '' : `, by the launcher at ${config.server.socket}`}`,
     '',
     ...(listen.streamableHttp ? [`  Streamable HTTP   ${url}`] : []),
     ...(listen.httpSse ? [`  HTTP+SSE          ${base}/sse`] : []),
@@ -98,6 +98,11 @@ export function enforcement(
   if (permissions === undefined || measured?.verdict === 'off') {
     notEnforced.push(
       'file system and network access of the server process: it runs with the rights of this user',
+    )
+  } else if (measured?.verdict === 'refused') {
+    // Only of a server in another container: elsewhere there would be no sidecar to report it.
+    enforced.push(
+      `permissions: profile ${permissions.name}; no server is started until its launcher reports what holds`,
     )
   } else if (measured === undefined) {
     enforced.push(

@@ -3,7 +3,13 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createSeal } from './bridge/seal.ts'
 import type { Config } from './config/config.ts'
-import { buildConfinement, type ConfinementContext, type WayOut } from './confinement.ts'
+import {
+  buildConfinement,
+  type ConfinementContext,
+  checkFiles,
+  serverCommand,
+  type WayOut,
+} from './confinement.ts'
 import { urlHost } from './core/net.ts'
 import type { AuditPolicy, Policy } from './core/policy.ts'
 import type { Logger, Seal } from './core/types.ts'
@@ -20,7 +26,6 @@ import type { Sandbox } from './sandbox/sandbox.ts'
 import { buildSecurity, makingOf, type Security, type SecurityContext } from './security.ts'
 import { buildServer, type Server, type ServerContext } from './server.ts'
 import { commandProblem } from './upstream/command.ts'
-import { serverEnvironment } from './upstream/environment.ts'
 
 /** Everything that a reload replaces. What has not changed is taken over from the world before. */
 export interface World {
@@ -127,6 +132,7 @@ export async function checkWorld(config: Config): Promise<void> {
   const context = { clock: systemClock, log, ...names(config, url) }
   try {
     trustedProxies(listen.trustedProxies)
+    checkFiles(config)
     const around = { ...context, proxies: listen.trustedProxies, prefetch: false }
     const security = await buildSecurity(policy, around)
     security.retire()
@@ -232,14 +238,18 @@ async function serverOf(
     ]
     if (same(making(old), making(config))) return previous
   }
-  const { command, cwd, envAllow, envSet, stateKeyFile } = config.server
-  const { allow = [], set = {} } = config.permissions?.env ?? {}
-  const env = serverEnvironment(context.env, [...envAllow, ...allow], { ...envSet, ...set })
-  const problem = commandProblem(command[0] as string, cwd ?? context.cwd, env['PATH'])
+  const { stateKeyFile } = config.server
+  const what = serverCommand(config, context.env)
+  const { command, cwd, env, elsewhere } = what
+  // In another container only its launcher can look.
+  const problem =
+    elsewhere === undefined
+      ? commandProblem(command[0] as string, cwd ?? context.cwd, env['PATH'])
+      : undefined
   if (problem !== undefined) throw new StartError(`the MCP server cannot be started: ${problem}`)
   const seal = stateKeyFile === undefined ? context.seal : createSeal(sealKey(stateKeyFile))
   const sandbox = await buildConfinement(config, context.wayOut, context)
-  const server = buildServer(config, { command, cwd, env, confinement: sandbox }, { ...context, seal })
+  const server = buildServer(config, { ...what, confinement: sandbox }, { ...context, seal })
   return { server, sandbox }
 }
 

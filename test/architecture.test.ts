@@ -87,7 +87,17 @@ const isOurs = (path: string): boolean => path.startsWith('src/') || path.starts
 const packageOf = (module: string): string => module.split('/', module.startsWith('@') ? 2 : 1).join('/')
 
 /** Files of the composition, which may import any stage and, of each other, those that stand after them. */
-const composition = ['cli', 'report', 'main', 'world', 'security', 'server', 'confinement']
+const composition = [
+  'cli',
+  'learn',
+  'report',
+  'main',
+  'sidecar',
+  'world',
+  'security',
+  'server',
+  'confinement',
+]
 
 /** bin, a file of the composition, core, or the stage; undefined for what has no place. */
 function layerOf(path: string): string | undefined {

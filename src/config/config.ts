@@ -13,8 +13,10 @@ export interface Config {
   readonly server: {
     /** The program and its arguments; never empty, never given to a shell. */
     readonly command: readonly string[]
-    /** Undefined: the folder the sidecar was started in. */
+    /** Undefined: the folder the sidecar was started in; with a socket, the one the launcher was started in. */
     readonly cwd: string | undefined
+    /** Of a launcher in another container, which starts the server there. Undefined: it is started here. */
+    readonly socket: string | undefined
     /** The complete list of names to pass on, base set included; a name may end in `*` (any rest). */
     readonly envAllow: readonly string[]
     readonly envSet: Readonly<Record<string, string>>

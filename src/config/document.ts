@@ -108,7 +108,7 @@ function convert(
   } catch (error) {
     // Thrown, not collected: aliases beyond the limit or without an anchor.
     if (!(error instanceof ReferenceError)) throw error
-    const message = `aliases (*name) point nowhere or stand for more than ${MAX_ALIASES} nodes: write the values out`
+    const message = `aliases (*name) point nowhere or stand for more than ${MAX_ALIASES} nodes: write the values out, and put quotes around text that begins with *`
     return { problems: [{ where: where(alias), message }] }
   }
 }

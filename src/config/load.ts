@@ -81,7 +81,9 @@ export async function loadConfig(input: LoadInput): Promise<LoadedConfig> {
   const config: Config = { ...frame, policy, permissions, protectedPaths: own }
 
   problems.unshift(...layers.flatMap((layer) => layer.problems))
-  const unread = await unusable(paths)
+  // In another container nothing can be looked at.
+  const here = config.server.socket === undefined ? paths : paths.filter(({ use }) => use !== 'folder')
+  const unread = await unusable(here)
   // Whoever tried to read one of them has said so already.
   problems.push(...unread.filter(({ where }) => !problems.some((other) => other.where === where)))
   if (!layers.some(({ unreadable }) => unreadable)) {

@@ -1,3 +1,4 @@
+import { isLoopback } from '../core/net.ts'
 import { AUTH_RULES } from './auth-rules.ts'
 import { dangerousVariable } from './environment.ts'
 import { given, type Rule, show } from './rule.ts'
@@ -27,6 +28,19 @@ export const RULES: readonly Rule[] = [
           ],
   },
   ...AUTH_RULES,
+  {
+    reads: ['listen.host', 'permissions', 'manifests'],
+    doc: 'Listening on an address that is not loopback needs `permissions`, or those of an MCPServer document: what others use may do only what somebody has decided.',
+    check: ({ config: { listen, permissions }, at }) =>
+      isLoopback(listen.host) || permissions !== undefined
+        ? []
+        : [
+            {
+              where: at('listen.host'),
+              message: `${show('listen.host', listen.host)} can be reached from other machines, and nothing says what the server may touch: choose --permissions none, network, full-access or the file of a profile`,
+            },
+          ],
+  },
   {
     reads: ['server.envAllow', 'server.envSet', 'server.envAllowDangerous'],
     doc: 'Variables that change what code runs are passed or set only with `server.env.allowDangerous: true`.',

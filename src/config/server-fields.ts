@@ -20,6 +20,15 @@ export const serverFields: FieldsOf<'server'> = {
     means: 'the folder the sidecar was started in',
     doc: 'Folder the server is started in.',
   },
+  'server.socket': {
+    file: 'server.socket',
+    type: path('place'),
+    absent: undefined,
+    means: 'the server is started here',
+    flag: 'server-socket',
+    placeholder: 'PATH',
+    doc: 'Unix socket of a launcher (`mcp-sidecar-launcher serve --socket PATH`) in another container, which starts the server there. The command, `server.cwd` and the paths of the permission profile are those of that container; variables of `server.env.allow` are passed on from that container, too.',
+  },
   'server.envAllow': {
     file: 'server.env.allow',
     type: envAllow,

@@ -71,19 +71,38 @@ export interface AddressSet {
  * @throws Error for an entry that is neither
  */
 export function addressSet(entries: readonly string[]): AddressSet {
-  const networks = { 4: new BlockList(), 6: new BlockList() }
+  const ipv4: { readonly base: number; readonly size: number }[] = []
+  const ipv6 = new BlockList()
   for (const entry of entries) {
     const { address, prefix } = networkOf(entry)
-    if (isIP(address) === 4) networks[4].addSubnet(address, prefix, 'ipv4')
-    else networks[6].addSubnet(address, prefix, 'ipv6')
+    const size = 2 ** (32 - prefix)
+    if (isIP(address) === 4) ipv4.push({ base: Math.floor(ipv4Number(address) / size), size })
+    else ipv6.addSubnet(address, prefix, 'ipv6')
   }
   return {
     has(address) {
       const plain = plainAddress(address)
       if (plain === undefined) return false
-      return plain.includes(':') ? networks[6].check(plain, 'ipv6') : networks[4].check(plain, 'ipv4')
+      if (plain.includes(':')) return ipv6.check(plain, 'ipv6')
+      // A BlockList would make an object of each question.
+      const number = ipv4Number(plain)
+      return ipv4.some(({ base, size }) => Math.floor(number / size) === base)
     },
   }
+}
+
+/** @param address IPv4 */
+function ipv4Number(address: string): number {
+  let whole = 0
+  let part = 0
+  for (let i = 0; i < address.length; i++) {
+    const code = address.charCodeAt(i)
+    if (code === 0x2e) {
+      whole = whole * 256 + part
+      part = 0
+    } else part = part * 10 + code - 0x30
+  }
+  return whole * 256 + part
 }
 
 /**

@@ -318,6 +318,8 @@ export interface Metrics {
   auditLost(): void
   /** A connection of the server, or a name that it asked for, was let out or not. */
   egress(allowed: boolean, protocol: EgressVerdict['protocol']): void
+  /** A connection of the server has ended. Bytes from it, and to it. */
+  egressBytes(sent: number, received: number): void
   processStarted(): void
   processExited(reason: string): void
   processRestarted(): void

@@ -4,6 +4,7 @@ import type { NetworkPolicy } from '../core/sandbox.ts'
 import { Credential, Secret, sha256 } from '../core/secret.ts'
 import type { Clock } from '../core/types.ts'
 import { Bucket, type EgressLimits } from './limits.ts'
+import { MissingNames } from './missing-names.ts'
 import { EgressRules, type OwnMachine } from './rules.ts'
 import { SyntheticAddresses } from './synthetic.ts'
 
@@ -21,6 +22,8 @@ export class Child {
   /** Of the token. */
   readonly digest: Buffer
   readonly queries: Bucket
+  /** Names that a wildcard allows and that do not exist. */
+  readonly missing = new MissingNames()
   /** Names below a wildcard that may be new. */
   readonly newNames: Bucket
   readonly #secret: Secret

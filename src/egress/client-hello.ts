@@ -17,6 +17,7 @@ export const longestHello = 16 * 1024
 
 /** A client that cuts its hello into more has something to hide, or costs us something. */
 const mostRecords = 16
+const longestRecord = 2 ** 14
 const handshakeRecord = 22
 const clientHelloType = 1
 const extensionTypes = { serverName: 0, encryptedClientHello: 0xfe0d }
@@ -27,31 +28,32 @@ const extensionTypes = { serverName: 0, encryptedClientHello: 0xfe0d }
  * @throws HelloError
  */
 export function readClientHello(bytes: Buffer): ClientHello | undefined {
-  const { message, cut } = handshakeOf(bytes)
-  if (message.length > 0 && message[0] !== clientHelloType)
-    throw new HelloError('the first TLS message is no ClientHello')
-  const end = message.length < 4 ? Number.POSITIVE_INFINITY : 4 + message.readUIntBE(1, 3)
-  if (message.length >= end) return parse(new Fields(message.subarray(4, end)))
-  if (bytes.length >= longestHello || (end > longestHello && Number.isFinite(end)))
-    throw new HelloError('the ClientHello is too long')
-  if (cut) throw new HelloError('the ClientHello is in too many pieces')
-  return undefined
-}
-
-/** What the handshake records at the start hold, the last one as far as it has come. */
-function handshakeOf(bytes: Buffer): { message: Buffer; cut: boolean } {
   const parts: Buffer[] = []
-  let at = 0
-  for (; at < bytes.length && parts.length < mostRecords; ) {
-    if (bytes[at] !== handshakeRecord) throw new HelloError('this is no TLS handshake')
+  let length = 0
+  let end = Number.POSITIVE_INFINITY
+  for (let at = 0; ; ) {
+    if (length >= 4 && end === Number.POSITIVE_INFINITY) end = endOf(Buffer.concat(parts))
+    if (length >= end) return parse(new Fields(Buffer.concat(parts).subarray(4, end)))
+    if (at < bytes.length && bytes[at] !== handshakeRecord) throw new HelloError('this is no TLS handshake')
     if (at + 1 < bytes.length && bytes[at + 1] !== 3) throw new HelloError('this is no TLS')
-    if (at + 5 > bytes.length) break
+    if (at >= longestHello) throw new HelloError('the ClientHello is too long')
+    if (at + 5 > bytes.length) return undefined
+    if (parts.length === mostRecords) throw new HelloError('the ClientHello is in too many pieces')
     const size = bytes.readUInt16BE(at + 3)
-    if (size === 0 || size > 2 ** 14) throw new HelloError('a TLS record has a wrong length')
-    parts.push(bytes.subarray(at + 5, at + 5 + size))
+    if (size === 0 || size > longestRecord) throw new HelloError('a TLS record has a wrong length')
+    const part = bytes.subarray(at + 5, at + 5 + size)
+    parts.push(part)
+    length += part.length
     at += 5 + size
   }
-  return { message: Buffer.concat(parts), cut: at <= bytes.length && parts.length === mostRecords }
+}
+
+/** Of the message, with its type and length. @param start at least so much of it */
+function endOf(start: Buffer): number {
+  if (start[0] !== clientHelloType) throw new HelloError('the first TLS message is no ClientHello')
+  const end = 4 + start.readUIntBE(1, 3)
+  if (end > longestHello) throw new HelloError('the ClientHello is too long')
+  return end
 }
 
 function parse(hello: Fields): ClientHello {

@@ -3,13 +3,14 @@ import type { Clock, Timer } from '../core/types.ts'
 import { ByteReader } from './byte-reader.ts'
 import type { Child } from './child.ts'
 import type { Connector } from './connector.ts'
+import { Ending } from './ending.ts'
 
 /** One connection of a client to the proxy. */
 export interface ClientConnection {
   readonly socket: Socket
   readonly reader: ByteReader
-  /** Aborted when the connection has closed. */
-  readonly gone: AbortSignal
+  /** Of the connection. */
+  readonly gone: Ending
   /** Undefined until it has shown a token. */
   child: Child | undefined
   /** Ends the connection after so many milliseconds, unless it is called again. */
@@ -44,17 +45,17 @@ export interface EgressEnd {
 }
 
 export function clientConnection(socket: Socket, clock: Clock): ClientConnection {
-  const gone = new AbortController()
+  const gone = new Ending()
   let timer: Timer | undefined
   socket.on('error', () => {})
   socket.once('close', () => {
     timer?.cancel()
-    gone.abort()
+    gone.tell()
   })
   return {
     socket,
     reader: new ByteReader(socket),
-    gone: gone.signal,
+    gone,
     child: undefined,
     endAfter: (ms) => {
       timer?.cancel()

@@ -1,10 +1,11 @@
 /** From a target to a connection: rules, resolution, dial. */
 import type { Socket } from 'node:net'
-import { plainAddress } from '../core/net.ts'
+import { isLoopback, plainAddress } from '../core/net.ts'
 import type { EgressVerdict } from '../core/sandbox.ts'
 import type { Clock } from '../core/types.ts'
 import type { Child } from './child.ts'
-import { type Dial, DialError, dialFirst } from './dial.ts'
+import { type Dial, DialError, type Dialled, dialFirst } from './dial.ts'
+import type { Ending } from './ending.ts'
 import type { LookupError, Lookups } from './lookups.ts'
 import type { OwnMachine, Ruling } from './rules.ts'
 import { hostText, type Target } from './target.ts'
@@ -52,7 +53,7 @@ export class Connector {
   }
 
   /** Judges a target; asks the resolver where it is a name that the rules allow. Never throws. */
-  async decide(child: Child, { host, port }: Target, signal: AbortSignal): Promise<Decision> {
+  async decide(child: Child, { host, port }: Target, gone: Ending): Promise<Decision> {
     const name = host.kind === 'name' ? host.name : child.synthetic.nameOf(host.address)
     const shown = name ?? hostText(host)
     const refuse = (ruling: Ruling, refusal: Refusal): Decision => ({
@@ -82,7 +83,7 @@ export class Connector {
     if (over !== undefined) return refuse(over, over.rule === 'limit:name-length' ? 'denied' : 'busy')
     let found: readonly string[]
     try {
-      found = await this.find(child, name, signal)
+      found = await this.find(child, name, gone)
     } catch (cause) {
       const { fault, message } = cause as LookupError
       const reason = `the name could not be resolved: ${message}`
@@ -101,9 +102,12 @@ export class Connector {
     return refuse({ ...first.against, reason }, 'denied')
   }
 
-  /** Names that a wildcard allows can carry data in themselves: their length, and how many there are, is limited. */
+  /**
+   * Names below a wildcard can carry data in themselves: their length, and how many there are, is limited. Where any name is
+   * allowed, so is any server that data can be sent to.
+   */
   wildcardLimit(child: Child, name: string, { rule }: Ruling): Ruling | undefined {
-    if (!rule.startsWith('host:*')) return undefined
+    if (!rule.startsWith('host:*.')) return undefined
     if (name.length > child.limits.wildcardNameLength) return { allowed: false, rule: 'limit:name-length' }
     if (!child.knows(name) && !child.newNames.take()) return { allowed: false, rule: 'limit:new-names' }
     child.remember(name)
@@ -111,8 +115,8 @@ export class Connector {
   }
 
   /** All addresses of a name, unjudged. @throws LookupError */
-  find(child: Child, name: string, signal: AbortSignal): Promise<readonly string[]> {
-    return this.#context.lookups.find(child, name, signal)
+  find(child: Child, name: string, gone: Ending): Promise<readonly string[]> {
+    return this.#context.lookups.find(child, name, gone)
   }
 
   /** Dials what was decided, and tells the verdict. Never throws. */
@@ -121,7 +125,7 @@ export class Connector {
     protocol: Protocol,
     decision: Decision,
     startedAt: number,
-    signal: AbortSignal,
+    gone: Ending,
   ): Promise<Opened> {
     const { refusal, ruling, addresses, port } = decision
     if (refusal !== undefined) {
@@ -131,8 +135,9 @@ export class Connector {
     const { clock, dial, own } = this.#context
     try {
       const timeoutMs = openMs - (clock.now() - startedAt)
-      const { socket, address } = await dialFirst(addresses, port, { dial, clock, timeoutMs, signal })
-      const against = this.#looped(child, socket, port, own)
+      const dialled = await dialFirst(addresses, port, { dial, clock, timeoutMs, gone })
+      const { socket, address } = dialled
+      const against = this.#looped(child, dialled, port, own)
       if (against !== undefined || child.closed) {
         socket.destroy()
         this.tell(child, protocol, decision, against ?? { allowed: false, rule: 'ended' }, address)
@@ -174,18 +179,12 @@ export class Connector {
   }
 
   /**
-   * A connection whose two ends have one address stays on this machine: an address that was added a moment ago, or one
-   * that only the routing table knows. Nothing has been sent yet.
+   * A connection whose two ends have one address stays on this machine, loopback or not: an address that was added a
+   * moment ago, or one that only the routing table knows. Nothing has been sent yet.
    */
-  #looped(
-    child: Child,
-    { localAddress, remoteAddress }: Socket,
-    port: number,
-    own: OwnMachine,
-  ): Ruling | undefined {
-    const remote = plainAddress(remoteAddress ?? '')
-    if (remote === undefined || remote !== plainAddress(localAddress ?? '')) return undefined
+  #looped(child: Child, { socket, address }: Dialled, port: number, own: OwnMachine): Ruling | undefined {
+    if (isLoopback(address) || address !== plainAddress(socket.localAddress ?? '')) return undefined
     if (own.ports().includes(port)) return { allowed: false, rule: 'own-port' }
-    return child.rules.ownAddress(remote)
+    return child.rules.ownAddress(address)
   }
 }

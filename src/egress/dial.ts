@@ -1,5 +1,6 @@
 import { connect, isIP, type Socket } from 'node:net'
 import type { Clock } from '../core/types.ts'
+import type { Ending } from './ending.ts'
 
 /** Opens a connection to an address; never to a name. */
 export type Dial = (address: string, port: number) => Socket
@@ -39,34 +40,34 @@ export interface Dialled {
 export async function dialFirst(
   addresses: readonly string[],
   port: number,
-  { dial, clock, timeoutMs, signal }: { dial: Dial; clock: Clock; timeoutMs: number; signal: AbortSignal },
+  { dial, clock, timeoutMs, gone }: { dial: Dial; clock: Clock; timeoutMs: number; gone: Ending },
 ): Promise<Dialled> {
   const end = clock.now() + timeoutMs
   const tried = addresses.slice(0, mostAddresses)
-  let failure = new DialError('no address', false)
+  let failure: unknown
   for (const [i, address] of tried.entries()) {
     const left = end - clock.now()
-    if (left <= 0 || signal.aborted) break
+    if (left <= 0 || gone.over) break
     try {
       const socket = await dialOne(
         dial(address, port),
         clock,
         i < tried.length - 1 ? Math.min(left, attemptMs) : left,
-        signal,
+        gone,
       )
       return { socket, address }
     } catch (cause) {
-      failure = cause as DialError
+      failure = cause
     }
   }
-  throw failure
+  throw failure ?? new DialError('no time is left to dial', true)
 }
 
-function dialOne(socket: Socket, clock: Clock, ms: number, signal: AbortSignal): Promise<Socket> {
+function dialOne(socket: Socket, clock: Clock, ms: number, gone: Ending): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const settle = (error?: DialError): void => {
       timer.cancel()
-      signal.removeEventListener('abort', onAbort)
+      gone.off(onGone)
       socket.off('connect', onConnect)
       if (error === undefined) {
         socket.off('error', onError)
@@ -83,10 +84,10 @@ function dialOne(socket: Socket, clock: Clock, ms: number, signal: AbortSignal):
     const onConnect = (): void => settle()
     const onError = (cause: NodeJS.ErrnoException): void =>
       settle(new DialError(cause.code ?? cause.message, cause.code === 'ETIMEDOUT'))
-    const onAbort = (): void => settle(new DialError('nobody waits for it any more', false))
+    const onGone = (): void => settle(new DialError('nobody waits for it any more', false))
     const timer = clock.after(ms, () => settle(new DialError('no answer in time', true)))
     socket.on('connect', onConnect)
     socket.on('error', onError)
-    signal.addEventListener('abort', onAbort)
+    gone.on(onGone)
   })
 }

@@ -4,6 +4,7 @@ import { EndedEarly } from './byte-reader.ts'
 import type { Child } from './child.ts'
 import { type ClientConnection, type Front, written } from './connection.ts'
 import { answerTo, faultAnswer, parseQuery, type Query, rcodes } from './dns-message.ts'
+import type { Ending } from './ending.ts'
 import type { LookupError } from './lookups.ts'
 import type { Ruling } from './rules.ts'
 
@@ -41,7 +42,7 @@ export async function serveDns(connection: ClientConnection, child: Child, front
   }
 }
 
-async function answer(query: Query, child: Child, front: Front, gone: AbortSignal): Promise<Buffer> {
+async function answer(query: Query, child: Child, front: Front, gone: Ending): Promise<Buffer> {
   const { name, type } = query.question
   const tell = (ruling: Ruling): void =>
     front.connector.tell(child, 'dns', { host: name ?? '', port }, ruling)
@@ -58,7 +59,7 @@ async function answer(query: Query, child: Child, front: Front, gone: AbortSigna
     tell(ruling)
     return answerTo(query, rcodes.noName)
   }
-  if (!child.synthetic.has(name) && ruling.rule.startsWith('host:*')) {
+  if (!child.synthetic.has(name) && (ruling.rule.startsWith('host:*') || ruling.rule === 'open')) {
     const over = front.connector.wildcardLimit(child, name, ruling)
     if (over !== undefined) {
       tell(over)
@@ -86,13 +87,17 @@ async function answer(query: Query, child: Child, front: Front, gone: AbortSigna
 async function missingCode(
   child: Child,
   name: string,
-  { connector }: Front,
-  gone: AbortSignal,
+  { connector, clock }: Front,
+  gone: Ending,
 ): Promise<number | undefined> {
+  if (child.missing.has(name, clock.now())) return rcodes.noName
   try {
-    await connector.find(child, name, gone)
+    // With the dot at its end it is the whole name: our own search list has no part in it.
+    await connector.find(child, `${name}.`, gone)
     return undefined
   } catch (cause) {
-    return (cause as LookupError).fault === 'none' ? rcodes.noName : rcodes.failure
+    if ((cause as LookupError).fault !== 'none') return rcodes.failure
+    child.missing.add(name, clock.now())
+    return rcodes.noName
   }
 }

@@ -45,7 +45,7 @@ export interface EgressContext {
 /** From the first byte to a token that is right. Milliseconds. */
 const strangerMs = 10_000
 /** Connections without a token at once. Beyond it, the oldest makes room: they may be anybody's. */
-const mostStrangers = 128
+const mostStrangers = 512
 const defaultMaxConnections = 1024
 const loopback = '127.0.0.1'
 const socksVersion = 5
@@ -88,7 +88,7 @@ export class Egress {
 
   /** Listens on 127.0.0.1 at a port of the system's choice. @throws the operating system's error */
   static start(context: EgressContext): Promise<Egress> {
-    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true, keepAlive: true })
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
     return new Promise((resolve, reject) => {
       server.once('error', reject)
       server.listen({ host: loopback, port: 0 }, () => {

@@ -153,6 +153,8 @@ async function passBack(
 ): Promise<boolean> {
   const { socket, touch } = connection
   const { statusCode: status = 502, statusMessage = '' } = response
+  // Whoever reads it hears of it; once nobody does, nobody needs to.
+  response.on('error', () => {})
   const pairs: Header[] = []
   for (let i = 0; i + 1 < response.rawHeaders.length; i += 2) {
     pairs.push([response.rawHeaders[i] as string, response.rawHeaders[i + 1] as string])

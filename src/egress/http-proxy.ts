@@ -46,7 +46,7 @@ export async function serveHttp(connection: ClientConnection, front: Front): Pro
         connection.socket.end()
         return
       }
-      shown = { host: head.target, port: 0 }
+      shown = { host: shownHost(head.target), port: 0 }
       protocol = head.method === 'CONNECT' ? 'connect' : 'http'
       const admission = front.admit(connection, tokenOf(head))
       if ('refusal' in admission) {
@@ -114,6 +114,11 @@ async function serveConnect(
   }
   if (!answered) socket.write(established)
   await tunnel(connection, opened.socket, { child, protocol, decision, front })
+}
+
+/** Of a target that may be wrong; without what may be secret: user information, path and query. */
+function shownHost(target: string): string {
+  return /^(?:[a-z][a-z0-9+.-]*:\/\/)?(?:[^/?#]*@)?([^/?#@]*)/i.exec(target)?.[1] ?? ''
 }
 
 /** The broker sends every connection to port 53 here. */

@@ -1,6 +1,8 @@
 import { lookup } from 'node:dns/promises'
 import type { Clock } from '../core/types.ts'
+import type { Ending } from './ending.ts'
 
+/** @param name in ASCII; with a dot at its end it is absolute, and no search list applies */
 export type Resolve = (name: string, signal: AbortSignal) => Promise<readonly string[]>
 
 /** As this machine resolves names: its hosts file, its search list. */
@@ -51,19 +53,19 @@ export class Lookups {
    * @param owner who waits for no more than its share
    * @throws LookupError
    */
-  find(owner: object, name: string, signal: AbortSignal): Promise<readonly string[]> {
+  find(owner: object, name: string, gone: Ending): Promise<readonly string[]> {
     return new Promise((resolve, reject) => {
       const stop = new AbortController()
       const settle = (outcome: readonly string[] | LookupError): void => {
         timer.cancel()
-        signal.removeEventListener('abort', onAbort)
+        gone.off(onGone)
         this.#waiting.delete(waiting)
         if (outcome instanceof LookupError) {
           stop.abort()
           reject(outcome)
         } else resolve(outcome)
       }
-      const onAbort = (): void => settle(new LookupError('failed', 'nobody waits for it any more'))
+      const onGone = (): void => settle(new LookupError('failed', 'nobody waits for it any more'))
       const timer = this.#clock.after(timeoutMs, () =>
         settle(new LookupError('timeout', 'no answer in time')),
       )
@@ -80,9 +82,9 @@ export class Lookups {
             })
         },
       }
-      signal.addEventListener('abort', onAbort)
+      gone.on(onGone)
       this.#waiting.add(waiting)
-      if (signal.aborted) onAbort()
+      if (gone.over) onGone()
       else this.#startNext()
     })
   }

@@ -36,6 +36,7 @@ export function canonicalHost(text: string): Host {
       throw new TargetError('brackets are for IPv6 addresses, and zones have no place here')
     return { kind: 'address', address }
   }
+  if (isIP(text) === 4) return { kind: 'address', address: text }
   // What a URL parser would take for a part of its own must not reach it.
   if (/[\0-,/:-@[-^`{-\x7f]/.test(text))
     throw new TargetError('a host has letters, digits, dots, hyphens and underscores')

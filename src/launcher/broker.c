@@ -2,19 +2,18 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "broker_parts.h"
 
-/* Events of one broker_run: the supervisor's other work waits no longer than they take. */
+/* Events and milliseconds of one broker_run: the supervisor's other work waits no longer. */
 #define TURNS 64
+#define TURNS_MS 20
 
 /* Milliseconds in which an interrupted caller is expected back: its signal handler runs in between. */
 #define DONE_MS 1000
@@ -64,40 +63,29 @@ static bool was_done(struct broker *broker, const struct call *call) {
   return false;
 }
 
-/* 0, an errno, or CALLER_GONE. */
-static int put(const struct broker *broker, const struct call *call, int descriptor, const struct caller_socket *place) {
-  const int number = (int)(uint32_t)call->args[0];
-  struct caller_socket now;
-  const int found = target_socket(broker, call, number, &now);
-  if (found != 0) return found == ENOTSOCK ? EBADF : found;
-  /* Another thread has closed or replaced it: what stands there now is not ours to take away. */
-  if (now.inode != place->inode) return now.installed ? EISCONN : EBADF;
-
-  const int flags = fcntl(descriptor, F_GETFL);
-  const int wanted = (flags & ~O_NONBLOCK) | (now.flags & O_NONBLOCK);
-  if (flags < 0 || fcntl(descriptor, F_SETFL, wanted) != 0) return EAGAIN;
-  /* The mark by which target_socket knows it again. A program that marks a socket of its own so fools itself only. */
-  if (fchmod(descriptor, S_IRUSR | S_IWUSR) != 0) return EAGAIN;
-
-  struct notify_addfd add = {
-      .id = call->id,
-      .flags = NOTIFY_ADDFD_SETFD,
-      .source = (uint32_t)descriptor,
-      .target = (uint32_t)number,
-      .target_flags = (uint32_t)(now.flags & O_CLOEXEC),
-  };
-  int result;
-  do {
-    result = ioctl(broker->options.listener, NOTIFY_ADDFD, &add);
-  } while (result < 0 && errno == EINTR);
-  if (result >= 0) return 0;
-  return errno == ENOENT || errno == ESRCH || errno == EINPROGRESS ? CALLER_GONE : EBADF;
+/* Whether the broker decides about such calls. */
+static bool decides(int nr) {
+  switch (nr) {
+    case SYS_connect:
+    case SYS_bind:
+    case SYS_kill:
+    case SYS_tkill:
+    case SYS_tgkill:
+    case SYS_rt_sigqueueinfo:
+    case SYS_rt_tgsigqueueinfo:
+    case CALL_PIDFD_SEND_SIGNAL:
+      return true;
+    default:
+      return false;
+  }
 }
 
-void broker_install(struct broker *broker, const struct call *call, int descriptor, const struct caller_socket *place) {
-  const int result = put(broker, call, descriptor, place);
-  close(descriptor);
-  broker_answer(broker, call, result);
+/* The kernel goes on with a call that is only watched. It reads the arguments anew, so this would decide nothing. */
+static void go_on(struct broker *broker, const struct call *call) {
+  memset(broker->answer, 0, broker->sizes.answer);
+  broker->answer->id = call->id;
+  broker->answer->flags = NOTIFY_CONTINUE;
+  ioctl(broker->options.listener, NOTIFY_SEND, broker->answer);
 }
 
 static void serve(struct broker *broker, const struct call *call) {
@@ -109,6 +97,17 @@ static void serve(struct broker *broker, const struct call *call) {
   if (call->tid <= 0) {
     broker_answer(broker, call, EACCES);
     return;
+  }
+  if (broker->options.observe != NULL) {
+    const int outcome = broker->options.observe(broker, call);
+    if (outcome == BROKER_CONTINUE && !decides(call->nr)) {
+      go_on(broker, call);
+      return;
+    }
+    if (outcome != BROKER_SERVE) {
+      broker_answer(broker, call, outcome == BROKER_CONTINUE ? EACCES : outcome);
+      return;
+    }
   }
   switch (call->nr) {
     case SYS_connect:
@@ -148,7 +147,6 @@ static void receive(struct broker *broker) {
 /* Nobody is left whom the filter binds. */
 static void end(struct broker *broker) {
   epoll_ctl(broker->epoll, EPOLL_CTL_DEL, broker->options.listener, NULL);
-  broker->listening = false;
   while (broker->first != NULL) dial_drop(broker, broker->first);
 }
 
@@ -160,9 +158,18 @@ void broker_sweep(struct broker *broker, int64_t now) {
   }
 }
 
-void broker_run(struct broker *broker) {
+static void hand_over_again(struct broker *broker, int64_t until) {
+  for (struct dial *dial = broker->first, *next; dial != NULL && broker_now() <= until; dial = next) {
+    next = dial->next;
+    if (dial->state == DIAL_HANDING_OVER) dial_continue(broker, dial);
+  }
+  broker->next_attempt = broker_now() + BROKER_ATTEMPT_MS;
+}
+
+void broker_serve(struct broker *broker) {
+  const int64_t until = broker_now() + TURNS_MS;
   /* One event at a time: handling one may end a connection that a second one speaks of. */
-  for (int turn = 0; turn < TURNS; turn++) {
+  for (int turn = 0; turn < TURNS && broker_now() <= until; turn++) {
     struct epoll_event event;
     if (epoll_wait(broker->epoll, &event, 1, 0) != 1) break;
     if (event.data.ptr != NULL) {
@@ -181,18 +188,28 @@ void broker_run(struct broker *broker) {
     dial_drop(broker, late);
   }
   if (now >= broker->next_sweep) broker_sweep(broker, now);
+  if (broker->handing_over > 0 && now >= broker->next_attempt) hand_over_again(broker, until);
 }
 
-int broker_timeout(const struct broker *broker) {
+int broker_next(const struct broker *broker) {
   if (broker->first == NULL) return -1;
   const int64_t deadline = broker->first->deadline;
-  const int64_t next = deadline < broker->next_sweep ? deadline : broker->next_sweep;
+  int64_t next = deadline < broker->next_sweep ? deadline : broker->next_sweep;
+  if (broker->handing_over > 0 && broker->next_attempt < next) next = broker->next_attempt;
   const int64_t left = next - broker_now();
   return left <= 0 ? 0 : (int)left;
 }
 
+void broker_run(struct broker *broker) {
+  if (!broker->threaded) broker_serve(broker);
+}
+
+int broker_timeout(const struct broker *broker) {
+  return broker->threaded ? -1 : broker_next(broker);
+}
+
 int broker_descriptor(const struct broker *broker) {
-  return broker->epoll;
+  return broker->threaded ? broker->wake : broker->epoll;
 }
 
 /* Whether it can stand in a header line. */
@@ -216,12 +233,16 @@ static int open_parts(struct broker *broker) {
   broker->epoll = epoll_create1(EPOLL_CLOEXEC);
   if (broker->epoll < 0) return -1;
   if (fcntl(broker->options.listener, F_SETFD, FD_CLOEXEC) != 0) return -1;
+  if (!hand_over_prepare()) return -1;
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
-  return epoll_ctl(broker->epoll, EPOLL_CTL_ADD, broker->options.listener, &event);
+  if (epoll_ctl(broker->epoll, EPOLL_CTL_ADD, broker->options.listener, &event) != 0) return -1;
+  /* An observer is the supervisor's own code, and expects its thread. */
+  return broker->options.observe != NULL || thread_start(broker) ? 0 : -1;
 }
 
 static void free_parts(struct broker *broker) {
   if (broker->epoll >= 0) close(broker->epoll);
+  if (broker->wake >= 0) close(broker->wake);
   explicit_bzero(broker->token, sizeof broker->token);
   free(broker->request);
   free(broker->answer);
@@ -243,6 +264,7 @@ struct broker *broker_open(const struct broker_options *options) {
   broker->options.token = NULL;
   broker->proxy = proxy;
   broker->epoll = -1;
+  broker->wake = -1;
   broker->self = getpid();
   if (options->connects) memcpy(broker->token, options->token, strlen(options->token));
   for (int i = BROKER_PENDING - 1; i >= 0; i--) {
@@ -255,12 +277,11 @@ struct broker *broker_open(const struct broker_options *options) {
     errno = error;
     return NULL;
   }
-  broker->listening = true;
   return broker;
 }
 
 void broker_close(struct broker *broker) {
-  if (broker == NULL) return;
+  if (broker == NULL || !thread_end(broker)) return;
   while (broker->first != NULL) dial_drop(broker, broker->first);
   close(broker->options.listener);
   free_parts(broker);

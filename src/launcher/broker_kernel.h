@@ -28,8 +28,8 @@ struct notify_request {
 struct notify_answer {
   uint64_t id;
   int64_t value;
-  int32_t error; /* negative errno */
-  uint32_t flags; /* always 0: 1 would be CONTINUE */
+  int32_t error;  /* negative errno */
+  uint32_t flags; /* 0, or NOTIFY_CONTINUE for a call that is only watched */
 };
 
 struct notify_addfd {
@@ -41,11 +41,21 @@ struct notify_addfd {
 };
 
 #define NOTIFY_ADDFD_SETFD 1U
+#define NOTIFY_CONTINUE 1U
 
 #define NOTIFY_RECV _IOWR('!', 0, struct notify_request)
 #define NOTIFY_SEND _IOWR('!', 1, struct notify_answer)
 #define NOTIFY_ID_VALID _IOW('!', 2, uint64_t)
 #define NOTIFY_ADDFD _IOW('!', 3, struct notify_addfd)
+
+/* sockaddr_nl of include/uapi/linux/netlink.h */
+struct netlink_address {
+  uint16_t family;
+  uint16_t zero;
+  uint32_t port;
+  uint32_t groups;
+};
+#define NETLINK_PROTOCOL_ROUTE 0
 
 /* system calls without a wrapper in older C libraries; the same numbers on x86_64 and arm64 */
 #define CALL_PIDFD_SEND_SIGNAL 424

@@ -1,9 +1,10 @@
-/* What the parts of the broker share: broker.c (loop, answers), target.c (looks into the caller), dial.c (connect),
- * bind.c, signals.c. */
+/* What the parts of the broker share: broker.c (loop, answers), broker_thread.c, target.c (looks into the caller),
+ * hand_over.c (the caller's descriptor), endpoint.c, dial.c and tunnel.c (connect), bind.c, signals.c. */
 #ifndef BROKER_PARTS_H
 #define BROKER_PARTS_H
 
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,6 +14,12 @@
 
 /* Besides 0 and an errno: the caller no longer waits (it died, or a signal interrupted it), so nobody is to be answered. */
 #define CALLER_GONE (-1)
+
+/* The caller's thread did not run in time to take a descriptor over. To be tried again. */
+#define CALLER_LATE (-3)
+
+/* Neither a result nor an error yet. */
+#define UNDER_WAY (-2)
 
 /* One call that a thread of the tree waits in. */
 struct call {
@@ -52,7 +59,8 @@ struct head {
   uint8_t ending;  /* of CR LF CR LF, so many */
 };
 
-enum dial_state { DIAL_CONNECTING, DIAL_SENDING, DIAL_READING };
+/* DIAL_HANDING_OVER: the connection is made, and its caller did not run yet to take it. */
+enum dial_state { DIAL_CONNECTING, DIAL_SENDING, DIAL_READING, DIAL_HANDING_OVER };
 enum dial_class { DIAL_TUNNEL, DIAL_RESOLVER, DIAL_DIRECT };
 
 /* A connection under way. */
@@ -85,13 +93,18 @@ struct done_call {
 /* Milliseconds after which connections of callers that no longer wait are found and closed. */
 #define BROKER_SWEEP_MS 250
 
+/* Milliseconds between attempts to hand a connection over. */
+#define BROKER_ATTEMPT_MS 10
+
 struct broker {
   struct broker_options options;
   struct endpoint proxy;
   char token[BROKER_TOKEN_MAX + 1];
   pid_t self;
   int epoll;
-  bool listening;
+  bool threaded;
+  pthread_t thread;
+  int wake; /* eventfd: readable when the thread is to end; -1 without one */
   struct notify_sizes sizes;
   struct notify_request *request;
   struct notify_answer *answer;
@@ -99,19 +112,32 @@ struct broker {
   struct dial *last;
   struct dial *free;
   int64_t next_sweep;
+  unsigned handing_over; /* connections in that state */
+  int64_t next_attempt;  /* at these */
   struct done_call done[DONE_CALLS];
   unsigned next_done;
   struct dial dials[BROKER_PENDING];
 };
 
+/* broker_thread.c */
+/* False with errno. */
+bool thread_start(struct broker *broker);
+/* False when it is held up so long that what it uses must be left to it. */
+bool thread_end(struct broker *broker);
+
 /* broker.c */
+void broker_serve(struct broker *broker);        /* broker_run, in whichever thread serves */
+int broker_next(const struct broker *broker);    /* broker_timeout, there */
 int64_t broker_now(void); /* ms, monotonic */
 bool broker_waits(const struct broker *broker, const struct call *call);
 /* 0 or an errno is the result of the call; CALLER_GONE is passed over. False when the caller no longer waited. */
 bool broker_answer(struct broker *broker, const struct call *call, int error);
-/* Puts our socket in the place of the caller's descriptor and answers 0; otherwise answers with what went wrong. Closes it. */
-void broker_install(struct broker *broker, const struct call *call, int descriptor, const struct caller_socket *place);
 void broker_sweep(struct broker *broker, int64_t now);
+
+/* hand_over.c */
+bool hand_over_prepare(void); /* false with errno */
+/* Puts our socket in the place of the caller's descriptor, and answers nothing yet: 0, an errno, CALLER_GONE, CALLER_LATE. */
+int hand_over(const struct broker *broker, const struct call *call, int descriptor, const struct caller_socket *place);
 
 /* target.c; each returns 0, an errno to answer with, or CALLER_GONE */
 int target_memory(const struct broker *broker, const struct call *call, uint64_t from, void *into, size_t length);
@@ -124,8 +150,18 @@ ssize_t target_file(char *into, size_t size, const char *format, ...) __attribut
 /* The number behind a key such as `PPid:` at the start of a line; -1 when there is none. */
 long target_number(const char *text, const char *key, int base);
 
-/* dial.c */
+/* endpoint.c */
+/* 0, EINVAL for what is too short, EACCES for any other family. */
 int endpoint_of(const struct sockaddr_storage *address, size_t length, struct endpoint *endpoint);
+bool endpoint_same(const struct endpoint *one, const struct endpoint *other);
+/* Its length. */
+socklen_t endpoint_address(const struct endpoint *endpoint, struct sockaddr_storage *address);
+
+/* tunnel.c; each returns 0 when it is done, UNDER_WAY, or an errno for the caller */
+int tunnel_ask(const struct broker *broker, struct dial *dial);
+int tunnel_answer(struct dial *dial);
+
+/* dial.c */
 void dial_begin(struct broker *broker, const struct call *call);
 void dial_continue(struct broker *broker, struct dial *dial);
 void dial_drop(struct broker *broker, struct dial *dial);

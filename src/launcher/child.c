@@ -133,6 +133,7 @@ _Noreturn void child_run(const struct start *start, int control) {
     message.exec = true;
     fail(control, M_CAPS, errno, "working directory");
   }
+  if (start->policy->check) _exit(0);
   if (control != CONTROL && dup3(control, CONTROL, O_CLOEXEC) < 0) fail(control, M_CAPS, errno, "dup3");
   if (syscall(NR_close_range, CONTROL + 1U, ~0U, 0U) != 0) fail(CONTROL, M_CAPS, errno, "close_range");
   execve(start->command->path, start->arguments, start->environment);

@@ -65,11 +65,14 @@ static bool real_path(int descriptor, char *out, size_t size) {
   return true;
 }
 
+static bool in_proc(int descriptor) {
+  struct statfs system;
+  return fstatfs(descriptor, &system) != 0 || system.f_type == PROC_MAGIC;
+}
+
 /* /proc/<pid> of anybody is no path to grant: `self` would be the launcher's own. */
 static bool of_a_process(int descriptor, const char *target) {
-  struct statfs system;
-  if (strncmp(target, "/proc/", 6) != 0 || target[6] < '0' || target[6] > '9') return false;
-  return fstatfs(descriptor, &system) != 0 || system.f_type == PROC_MAGIC;
+  return strncmp(target, "/proc/", 6) == 0 && target[6] >= '0' && target[6] <= '9' && in_proc(descriptor);
 }
 
 struct granted {
@@ -77,12 +80,16 @@ struct granted {
   enum grant_kind kind;
 };
 
-/* Whether a write path lies where programs may be run: rights add up downwards. */
+/* Whether a write path lies in a directory where programs may be run: rights add up downwards. */
+static bool writable_below(const struct granted *granted, size_t count, const char *directory) {
+  for (size_t i = 0; i < count; i++)
+    if (granted[i].kind == GRANT_RW && path_contains(directory, granted[i].target)) return true;
+  return false;
+}
+
 static bool exec_writable(const struct granted *granted, size_t count) {
   for (size_t i = 0; i < count; i++)
-    for (size_t j = 0; j < count; j++)
-      if (granted[i].kind == GRANT_RX && granted[j].kind == GRANT_RW && path_contains(granted[i].target, granted[j].target))
-        return true;
+    if (granted[i].kind == GRANT_RX && writable_below(granted, count, granted[i].target)) return true;
   return false;
 }
 
@@ -107,7 +114,8 @@ static bool add_grant(const struct policy *policy, uint64_t known, int ruleset, 
   const char *key = grant_key(grant->kind);
   int descriptor = open(grant->path, O_PATH | O_CLOEXEC);
   if (descriptor < 0) {
-    bool missing = errno == ENOENT || errno == ENOTDIR;
+    /* What this uid cannot reach, the server cannot either: to it, it is not there. */
+    bool missing = errno == ENOENT || errno == ENOTDIR || errno == EACCES;
     if (!missing || !grant->optional) refuse(EXIT_REFUSED, "landlock.fs", NO_FILES, "%s %s: %s", key, grant->path, strerror(errno));
     if (notes->skipped_count < MAX_NOTES) notes->skipped[notes->skipped_count++] = grant->path;
     else notes->truncated = true;
@@ -128,13 +136,15 @@ static bool add_grant(const struct policy *policy, uint64_t known, int ruleset, 
   note_link(notes, grant->path, target);
   uint64_t rights = rights_of(grant->kind) & known & (S_ISDIR(found.st_mode) ? ~0ULL : FILE_RIGHTS);
   int error = landlock_allow(ruleset, descriptor, rights);
-  close(descriptor);
+  /* A rule is bound to an inode, and those of /proc are made anew once nobody holds them: the supervisor does. */
+  if (!in_proc(descriptor)) close(descriptor);
   if (error != 0) refuse(EXIT_REFUSED, "landlock.fs", NO_FILES, "%s %s: no rule possible: %s", key, grant->path, strerror(error));
   return true;
 }
 
-/* Read and execute for the directory of a program; for the program alone where the directory is / or has something hidden. */
-static void add_program(const struct policy *policy, int ruleset, const char *path) {
+/* Read and execute for the directory of a program; for the program alone where the directory is / or has something hidden.
+ * True: what may be written lies below it. */
+static bool add_program(const struct policy *policy, int ruleset, const char *path, const struct granted *granted, size_t count) {
   char directory[4096];
   snprintf(directory, sizeof directory, "%s", path);
   char *slash = strrchr(directory, '/');
@@ -145,12 +155,13 @@ static void add_program(const struct policy *policy, int ruleset, const char *pa
     whole = hidden_resolve(policy->hidden[i], hidden, sizeof hidden) && !path_contains(directory, hidden);
   }
   int descriptor = open(whole ? directory : path, O_PATH | O_CLOEXEC);
-  if (descriptor < 0) return;
+  if (descriptor < 0) return false;
   struct stat found;
   bool is_directory = fstat(descriptor, &found) == 0 && S_ISDIR(found.st_mode);
   int error = landlock_allow(ruleset, descriptor, is_directory ? READ_RIGHTS | LL_EXECUTE : LL_READ_FILE | LL_EXECUTE);
   close(descriptor);
   if (error != 0) refuse(EXIT_REFUSED, "landlock.fs", NO_FILES, "fs.command %s: no rule possible: %s", path, strerror(error));
+  return writable_below(granted, count, whole ? directory : path);
 }
 
 static void add_grants(const struct policy *policy, uint64_t known, int ruleset, const struct command *command,
@@ -167,10 +178,10 @@ static void add_grants(const struct policy *policy, uint64_t known, int ruleset,
   }
   if (policy->command_directory) {
     /* Both where it was found and where its file is: programs look for their parts beside either. */
-    add_program(policy, ruleset, command->path);
-    add_program(policy, ruleset, command->target);
+    notes->exec_writable |= add_program(policy, ruleset, command->path, granted, count);
+    notes->exec_writable |= add_program(policy, ruleset, command->target, granted, count);
   }
-  notes->exec_writable = exec_writable(granted, count);
+  notes->exec_writable |= exec_writable(granted, count);
   for (size_t i = 0; i < count; i++) free(granted[i].target);
   free(granted);
 }
@@ -216,6 +227,9 @@ void landlock_build(const struct policy *policy, const struct facts *facts, stru
   if (layers->fs && policy->fs == FS_CONFINED) add_grants(policy, known, ruleset, command, notes);
   if (layers->fs && policy->fs == FS_ALL) add_everything(policy, known, ruleset);
   if (bare) add_nothing(ruleset, facts->abi);
+  /* The child's own is opened after the fork; whether there is one shows here as well. */
+  if (layers->fs && (policy->proc_self || policy->proc_all) && access("/proc/self", F_OK) != 0 && notes->skipped_count < MAX_NOTES)
+    notes->skipped[notes->skipped_count++] = "/proc";
   if (policy->net == NET_PORT_ONLY) {
     /* The port is at the same place in both families. */
     const struct sockaddr_in *proxy = (const struct sockaddr_in *)&policy->proxy;

@@ -17,6 +17,7 @@
 #define POLICY_BYTES (64 * 1024)
 #define MAX_GRANTS 1024
 #define MAX_WORDS 4096
+#define MAX_PASSED 256
 #define MAX_TOKEN 256
 
 /* ---- policy.c ---- */
@@ -60,7 +61,11 @@ struct policy {
   bool filter_given;
   bool require_container_seccomp;
   bool self_test;
+  bool learn; /* nothing of files and connections is refused, everything is told */
+  bool check; /* everything but the program itself */
   /* serve only */
+  const char *passed[MAX_PASSED]; /* names, or `PREFIX*`, of variables of the launcher itself */
+  size_t passed_count;
   char *environment[MAX_WORDS + 1];
   size_t environment_count;
   char *arguments[MAX_WORDS + 1];
@@ -106,6 +111,7 @@ struct layers {
   bool connects;      /* served by the broker */
   bool binds;
   bool signals;
+  bool learn;         /* file calls are told to the supervisor, and go on */
   int ruleset;        /* -1: none; built before the fork, the child adds its /proc and applies it */
 };
 
@@ -117,7 +123,6 @@ struct notes {
   char *link_target[MAX_NOTES];
   size_t link_count;
   bool exec_writable;
-  bool proc_missing;
   bool truncated;
 };
 
@@ -204,6 +209,24 @@ _Noreturn void refuse(int exit_code, const char *mechanism, const char *way_out,
     __attribute__((format(printf, 4, 5)));
 /* One line on stderr. */
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* What a watched server did: `access` to a file, something that is refused to everybody, its size so far. */
+void report_file(const char *access, const char *path);
+void report_tried(const char *what, int port);
+void report_size(uint64_t rss, uint64_t processes);
+/* From here on not everything is told: there is too much. */
+void report_lost(void);
+
+/* ---- learn.c ---- */
+struct broker;
+struct call;
+/* Calls that a watched server makes with the supervisor's knowledge. */
+extern const uint32_t *const learn_calls;
+extern const size_t learn_call_count;
+/* From now on, what the tree of `child` does is told. `truncations`: Landlock does not see them, so they are refused. */
+void learn_begin(pid_t child, bool truncations);
+/* For broker_options.observe. */
+int learn_observe(struct broker *broker, const struct call *call);
 
 /* ---- io.c ---- */
 /* All of it, through EINTR, EAGAIN and partial writes. False: the other side is gone. */

@@ -36,6 +36,7 @@ void plan_layers(const struct policy *policy, const struct facts *facts, struct 
   bool writes = policy->fs != FS_CONFINED;
   for (size_t i = 0; i < policy->grant_count; i++) writes = writes || policy->grants[i].kind == GRANT_RW;
   layers->filter = true;
+  layers->learn = policy->learn;
   layers->fs = policy->fs != FS_OPEN;
   layers->net = abi >= 4 && policy->net != NET_OPEN;
   layers->scope = abi >= 6;
@@ -45,7 +46,7 @@ void plan_layers(const struct policy *policy, const struct facts *facts, struct 
   layers->signal_rule = abi < 6;
   layers->signals = layers->signal_rule && facts->user_notify;
   layers->connects = policy->net == NET_BROKER;
-  layers->binds = policy->net == NET_BROKER && abi < 4;
+  layers->binds = policy->net == NET_BROKER && (abi < 4 || policy->learn);
 }
 
 static bool is_program(const char *path) {

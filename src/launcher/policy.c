@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+extern char **environ;
+
 struct reading {
   struct policy *policy;
   bool serve;
@@ -164,6 +166,11 @@ static bool read_word(struct reading *reading, const char *key, char *value) {
     policy->directory = value;
     return true;
   }
+  if (equal(key, "env.pass")) {
+    if (policy->passed_count == MAX_PASSED) return bad(reading, "%s: more than %d", key, MAX_PASSED);
+    policy->passed[policy->passed_count++] = value;
+    return true;
+  }
   bool environment = equal(key, "env");
   if (environment && (value[0] == '=' || strchr(value, '=') == NULL)) return bad(reading, "env: not NAME=VALUE");
   size_t *count = environment ? &policy->environment_count : &policy->argument_count;
@@ -214,13 +221,44 @@ static bool read_record(struct reading *reading, const char *key, char *value) {
   } else if (equal(key, "require-container-seccomp")) {
     if (!equal(value, "1")) return bad(reading, "%s: not 1: %s", key, value);
     policy->require_container_seccomp = true;
+  } else if (equal(key, "learn")) {
+    if (!equal(value, "1")) return bad(reading, "%s: not 1: %s", key, value);
+    policy->learn = true;
   } else if (equal(key, "self-test")) return read_switch(reading, key, value, &policy->self_test);
-  else if (equal(key, "env") || equal(key, "arg") || equal(key, "cwd")) return read_word(reading, key, value);
+  else if (equal(key, "env") || equal(key, "env.pass") || equal(key, "arg") || equal(key, "cwd")) return read_word(reading, key, value);
 #ifdef TEST_SEAMS
   else if (strncmp(key, "test.", 5) == 0) return read_seam(reading, key, value);
 #endif
-  else if (equal(key, "v")) return bad(reading, "v: a second one");
+  else if (equal(key, "check")) {
+    if (!equal(value, "1")) return bad(reading, "%s: not 1: %s", key, value);
+    policy->check = true;
+  } else if (equal(key, "v")) return bad(reading, "v: a second one");
   else return bad(reading, "unknown key: %s", key);
+  return true;
+}
+
+static bool is_passed(const struct policy *policy, const char *entry, size_t name) {
+  for (size_t i = 0; i < policy->passed_count; i++) {
+    size_t length = strlen(policy->passed[i]);
+    bool prefix = length > 0 && policy->passed[i][length - 1] == '*';
+    if (prefix ? name + 1 >= length : name == length)
+      if (strncmp(policy->passed[i], entry, prefix ? length - 1 : length) == 0) return true;
+  }
+  return false;
+}
+
+/* Variables of this container that belong to the server; what the sidecar sets comes first. */
+static bool pass_environment(struct reading *reading) {
+  struct policy *policy = reading->policy;
+  size_t given = policy->environment_count;
+  for (char **entry = environ; *entry != NULL; entry++) {
+    size_t name = strcspn(*entry, "=");
+    bool wanted = (*entry)[name] == '=' && is_passed(policy, *entry, name);
+    for (size_t i = 0; wanted && i < given; i++) wanted = strncmp(policy->environment[i], *entry, name + 1) != 0;
+    if (!wanted) continue;
+    if (policy->environment_count == MAX_WORDS) return bad(reading, "env.pass: more than %d variables", MAX_WORDS);
+    policy->environment[policy->environment_count++] = *entry;
+  }
   return true;
 }
 
@@ -236,8 +274,10 @@ static bool complete(struct reading *reading) {
   if (policy->net == NET_PORT_ONLY && policy->proxy_length == 0) return bad(reading, "net port-only: needs proxy");
   if (!policy->filter && (policy->fs != FS_OPEN || policy->net != NET_OPEN))
     return bad(reading, "filter off: only with fs open and net open");
+  if (policy->learn && (!policy->filter || policy->fs == FS_CONFINED || policy->net != NET_BROKER))
+    return bad(reading, "learn: only with fs all or open, net broker and filter on");
   if (reading->serve && policy->argument_count == 0) return bad(reading, "missing: arg");
-  return true;
+  return pass_environment(reading);
 }
 
 bool policy_read(struct policy *policy, char *text, size_t length, bool serve, char *problem, size_t problem_size) {

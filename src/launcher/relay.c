@@ -1,7 +1,7 @@
 /* One connection of mode `serve`: frames on the socket, pipes to one supervisor and its server.
  * A frame: type, length (4 bytes, big-endian, at most 64 KiB), payload.
  *   to here   P policy, once and first; I stdin; C end of stdin; K signal: one byte, SIGTERM, SIGINT or SIGKILL
- *   from here R report or refusal, O stdout, E stderr, X exit; R and X as the lines of mode `exec`
+ *   from here R report or refusal, O stdout (empty: its end), E stderr, X exit; R and X as the lines of mode `exec`
  * What is not sent yet stops the reading of the pipes; stdin that is not taken stops the reading of the socket, also of a K
  * behind it. The end of the connection is seen all the same: it is a SIGTERM, and after the grace time the end of the tree. */
 #include "relay.h"
@@ -23,6 +23,7 @@
 #define HEADER 5
 #define PAYLOAD (64 * 1024)
 #define POLICY_MS 10000
+#define LINGER_MS 2000
 
 enum source { STATUS, OUT, ERR, SOURCES };
 
@@ -101,6 +102,19 @@ static bool read_frame(void) {
   }
 }
 
+/* Closing a socket that holds something unread resets the connection: what was said last would be lost with it. */
+_Noreturn static void leave(int exit_code) {
+  uint64_t end = now_ms() + LINGER_MS;
+  if (relay.connection < 0 || shutdown(relay.connection, SHUT_WR) != 0) _exit(exit_code);
+  for (uint64_t now = now_ms(); now < end; now = now_ms()) {
+    struct pollfd ready = {relay.connection, POLLIN, 0};
+    if (poll(&ready, 1, (int)(end - now)) < 0 && errno != EINTR) break;
+    ssize_t got = read(relay.connection, relay.in, sizeof relay.in);
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) break;
+  }
+  _exit(exit_code);
+}
+
 /* Before there is a supervisor: everything is sent at once, and the connection ends. */
 _Noreturn static void turn_away(const char *reason) {
   status_descriptor = -1;
@@ -114,7 +128,7 @@ _Noreturn static void turn_away(const char *reason) {
   memcpy(line + length, "\",\"wayOut\":\"\"}", 15);
   put_text('R', line, length + 14);
   write_all(relay.connection, relay.out, relay.out_length);
-  _exit(EXIT_BAD_INPUT);
+  leave(EXIT_BAD_INPUT);
 }
 
 static void read_first(const struct floor *floor) {
@@ -246,7 +260,11 @@ static void read_source(enum source source) {
   if (room == 0) return;
   ssize_t got = read(relay.sources[source], into, room);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (got <= 0) close_source(source);
+  if (got <= 0) {
+    close_source(source);
+    /* It can say no more, but may still live. */
+    if (source == OUT && relay.connection >= 0) put_frame('O', 0);
+  }
   else if (status) relay.status_length += (size_t)got;
   /* Without a connection the server still runs for its grace time: its output goes nowhere, but does not block it. */
   else if (relay.connection >= 0) put_frame(source == OUT ? 'O' : 'E', (size_t)got);
@@ -318,7 +336,7 @@ void relay_run(int connection, const struct floor *floor) {
     /* Nothing left to read: the tree is gone, or what is left of it says nothing. */
     tell_exit();
     flush_out();
-    if (relay.connection < 0 || (relay.exit_told && relay.out_length == 0)) _exit(0);
+    if (relay.connection < 0 || (relay.exit_told && relay.out_length == 0)) leave(0);
     more = relay.out_length == 0;
   }
 }

@@ -314,3 +314,42 @@ void report_exit(bool signalled, int number, const char *reason, bool unclean) {
   textf(&line, ",\"unclean\":%s}", unclean ? "true" : "false");
   send_line(&line);
 }
+
+/* ---- what a watched server did ---- */
+
+void report_file(const char *access, const char *path) {
+  static struct line line;
+  line.length = 0;
+  textf(&line, "{\"event\":\"file\",\"access\":\"%s\",\"path\":", access);
+  quoted(&line, path);
+  text(&line, "}");
+  send_line(&line);
+}
+
+void report_tried(const char *what, int port) {
+  static struct line line;
+  line.length = 0;
+  textf(&line, "{\"event\":\"tried\",\"what\":\"%s\"", what);
+  if (port > 0) textf(&line, ",\"port\":%d", port);
+  text(&line, "}");
+  send_line(&line);
+}
+
+void report_size(uint64_t rss, uint64_t processes) {
+  static struct line line;
+  static uint64_t most_rss, most_processes;
+  /* Small growth is not worth a line. */
+  if (rss <= most_rss + most_rss / 50 && processes <= most_processes) return;
+  if (rss > most_rss) most_rss = rss;
+  if (processes > most_processes) most_processes = processes;
+  line.length = 0;
+  textf(&line, "{\"event\":\"size\",\"rss\":%llu,\"processes\":%llu}", (unsigned long long)most_rss, (unsigned long long)most_processes);
+  send_line(&line);
+}
+
+void report_lost(void) {
+  static struct line line;
+  line.length = 0;
+  text(&line, "{\"event\":\"lost\"}");
+  send_line(&line);
+}

@@ -115,12 +115,15 @@ static void own_priority(struct program *program) {
 #define TYPE_MASK 0xFU
 #define ANSWER_TYPE(program, type, action) answer_if(program, JUMP_EQUAL, type, action)
 
+/* A watched server's attempts are told; the supervisor then refuses them. */
+static uint32_t socket_refusal = DENY(EACCES);
+
 /* Protocol 0 or the one named. */
 static void protocols(struct program *program, uint32_t protocol) {
   load(program, ARGUMENT_OFFSET(2));
   answer_if(program, JUMP_EQUAL, 0, SC_ALLOW);
   answer_if(program, JUMP_EQUAL, protocol, SC_ALLOW);
-  answer(program, DENY(EACCES));
+  answer(program, socket_refusal);
 }
 
 static void internet_sockets(struct program *program, uint32_t family, bool datagrams) {
@@ -135,7 +138,7 @@ static void internet_sockets(struct program *program, uint32_t family, bool data
     protocols(program, IPPROTO_UDP);
     landing(program, not_datagram);
   }
-  answer(program, DENY(EACCES));
+  answer(program, socket_refusal);
   landing(program, other);
 }
 
@@ -146,13 +149,13 @@ static void sockets(struct program *program, enum net_mode net) {
   uint16_t other = only_if(program, JUMP_EQUAL, AF_NETLINK);
   load(program, ARGUMENT_OFFSET(2));
   answer_if(program, JUMP_EQUAL, 0, SC_ALLOW);
-  answer(program, DENY(EACCES));
+  answer(program, socket_refusal);
   landing(program, other);
   if (net != NET_NONE) {
     internet_sockets(program, AF_INET, net == NET_OPEN);
     internet_sockets(program, AF_INET6, net == NET_OPEN);
   }
-  answer(program, DENY(EACCES));
+  answer(program, socket_refusal);
   end(program, block);
 
   /* No datagram pair: it can sendto() any unix socket that has a path. */
@@ -171,10 +174,10 @@ static void sockets(struct program *program, enum net_mode net) {
 static void network(struct program *program, const struct policy *policy, const struct layers *layers) {
   enum net_mode net = policy->net;
   sockets(program, net);
-  rule(program, NR_listen, DENY(EACCES));
+  rule(program, NR_listen, socket_refusal);
   if (layers->connects) rule(program, NR_connect, SC_USER_NOTIF);
   if (net == NET_NONE) rule(program, NR_connect, DENY(EACCES));
-  if (layers->binds) rule(program, NR_bind, SC_USER_NOTIF);
+  if (layers->binds || layers->learn) rule(program, NR_bind, SC_USER_NOTIF);
   if (net == NET_OPEN) return;
   const uint32_t fast_open = 0x20000000U; /* MSG_FASTOPEN: connects without connect() */
   refuse_bits(program, NR_sendto, 3, fast_open, DENY(EPERM));
@@ -308,7 +311,10 @@ static const struct named own_only[] = {CALL(prlimit64), CALL(sched_setparam), C
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
 static void rules(struct program *program, const struct policy *policy, const struct layers *layers) {
-  if (layers->truncate_rule) truncation(program);
+  socket_refusal = layers->learn ? SC_USER_NOTIF : DENY(EACCES);
+  if (layers->learn)
+    for (size_t i = 0; i < learn_call_count; i++) rule(program, learn_calls[i], SC_USER_NOTIF);
+  else if (layers->truncate_rule) truncation(program);
   controls(program, layers);
   network(program, policy, layers);
   refuse_bits(program, NR_clone, 0, 0x7E020000U, DENY(EPERM));

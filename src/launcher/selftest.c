@@ -9,6 +9,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -89,7 +91,27 @@ static bool test_privileges(struct testing *testing) {
   struct cap_set sets[2] = {{1, 1, 1}, {1, 1, 1}};
   if (syscall(NR_capget, &header, sets) != 0) sets[0].permitted = 1;
   uint32_t left = sets[0].effective | sets[0].permitted | sets[0].inheritable | sets[1].effective | sets[1].permitted | sets[1].inheritable;
-  return expect(testing, M_CAPS, "capabilities left", (long)left, 0) && left == 0;
+  errno = EPERM;
+  if (!expect(testing, M_CAPS, "no capability left", left == 0 ? 0 : -1, 0)) return false;
+  errno = EPERM;
+  return expect(testing, M_NNP, "no_new_privs", prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 ? 0 : -1, 0);
+}
+
+/* At most what was asked for: an outer limit may be lower. */
+static bool test_limits(struct testing *testing) {
+  const struct policy *policy = testing->start->policy;
+  const struct {
+    int resource;
+    struct limit limit;
+  } limits[] = {{RLIMIT_CORE, {true, 0}}, {RLIMIT_DATA, policy->data}, {RLIMIT_NOFILE, policy->nofile}, {RLIMIT_FSIZE, policy->fsize}, {RLIMIT_CPU, policy->cpu}};
+  for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+    struct rlimit now = {RLIM_INFINITY, RLIM_INFINITY};
+    if (!limits[i].limit.set) continue;
+    bool read = getrlimit(limits[i].resource, &now) == 0;
+    errno = EPERM;
+    if (!expect(testing, M_RLIMITS, "a limit in place", read && now.rlim_cur <= limits[i].limit.value ? 0 : -1, 0)) return false;
+  }
+  return true;
 }
 
 static bool test_files(struct testing *testing) {
@@ -158,5 +180,5 @@ static bool test_streams(struct testing *testing) {
 
 bool selftest_run(const struct start *start, struct child_message *message) {
   struct testing testing = {start, message};
-  return test_privileges(&testing) && test_files(&testing) && test_signals(&testing) && test_filter(&testing) && test_streams(&testing);
+  return test_privileges(&testing) && test_limits(&testing) && test_files(&testing) && test_signals(&testing) && test_filter(&testing) && test_streams(&testing);
 }

@@ -27,7 +27,7 @@ static struct supervisor {
   struct notes notes;
   struct command command;
   pid_t child;
-  int child_proc;    /* keeps the kernel's entry of /proc/<child>, which a Landlock rule is bound to */
+  int child_proc;    /* holds the inode of /proc/<child>, which a Landlock rule is bound to: the kernel would make a new one */
   int control;       /* to the child until it became the server; -1 then */
   int signals;
   struct broker *broker;
@@ -90,6 +90,7 @@ static void open_broker(int listener) {
       .connects = self.layers.connects,
       .binds = self.layers.binds,
       .signals = self.layers.signals,
+      .observe = self.layers.learn ? learn_observe : NULL,
       .child = self.child,
   };
   self.broker = broker_open(&options);
@@ -115,12 +116,15 @@ static void failed(const struct child_message *message) {
   refuse(EXIT_REFUSED, mechanism_names[message->mechanism], advice(message), "%s: %s", message->what, strerror(message->error));
 }
 
+/* A watched server is measured more often: its peaks are what it is watched for. */
+static uint64_t watch_ms(void) { return self.layers.learn ? WATCH_MS / 4 : WATCH_MS; }
+
 static void close_control(void) {
   close(self.control);
   self.control = -1;
   if (!self.reported) refuse(EXIT_REFUSED, "launcher", "", "the child ended before its layers were applied");
   leave_descriptors(2, 2);
-  if (self.policy->watch_rss.set || self.policy->watch_processes.set) self.watch_next = now_ms() + WATCH_MS;
+  if (self.policy->watch_rss.set || self.policy->watch_processes.set || self.layers.learn) self.watch_next = now_ms() + watch_ms();
 }
 
 static void read_control(void) {
@@ -149,6 +153,7 @@ static void read_control(void) {
   if (message.word == CHILD_TESTED) {
     report_started(self.policy, &self.facts, &self.layers, &self.notes, self.child, message.results);
     self.reported = true;
+    if (self.layers.learn) learn_begin(self.child, self.layers.truncate_rule);
     if (send(self.control, "g", 1, MSG_NOSIGNAL) < 0) return;
   }
 }
@@ -193,8 +198,9 @@ static void read_signals(void) {
 }
 
 static void watch(uint64_t now) {
-  self.watch_next = now + WATCH_MS;
+  self.watch_next = now + watch_ms();
   struct tree_size size = tree_measure();
+  if (self.layers.learn) report_size(size.rss, size.processes);
   if (self.policy->watch_rss.set && size.rss > self.policy->watch_rss.value) end_tree("memory");
   else if (self.policy->watch_processes.set && size.processes > self.policy->watch_processes.value) end_tree("processes");
 }

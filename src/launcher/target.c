@@ -72,7 +72,7 @@ static int examine(int pinned, struct caller_socket *socket) {
   struct stat facts;
   if (fstat(pinned, &facts) != 0) return EACCES;
   socket->inode = facts.st_ino;
-  socket->installed = (facts.st_mode & ACCESSPERMS) == (S_IRUSR | S_IWUSR);
+  socket->installed = (facts.st_mode & 0777) == (S_IRUSR | S_IWUSR);
   socket->kind = kind_of(path);
   return 0;
 }
@@ -101,7 +101,8 @@ int target_socket(const struct broker *broker, const struct call *call, int desc
 
 int target_pidfd(const struct broker *broker, const struct call *call, int descriptor, pid_t *pid) {
   char info[512];
-  const ssize_t length = descriptor < 0 ? -1 : target_file(info, sizeof info, "/proc/%d/fdinfo/%d", (int)call->tid, descriptor);
+  ssize_t length = -1;
+  if (descriptor >= 0) length = target_file(info, sizeof info, "/proc/%d/fdinfo/%d", (int)call->tid, descriptor);
   if (!broker_waits(broker, call)) return CALLER_GONE;
   if (length < 0 || strstr(info, "\nPid:") == NULL) return EBADF;
   *pid = (pid_t)target_number(info, "Pid:", 10);

@@ -86,6 +86,12 @@ export function createMetrics(gauges: Gauges): MetricsRegistry {
     labelNames: ['protocol', 'verdict'],
     registers,
   })
+  const egressBytes = counter(
+    'mcp_sidecar_egress_bytes_total',
+    'Bytes of connections of the server that have ended, by direction (sent, received).',
+    'direction',
+    registers,
+  )
   const auditFailures = new Counter({
     name: 'mcp_sidecar_audit_write_failures_total',
     help: 'Writes to the audit log that failed; they are tried again.',
@@ -166,6 +172,10 @@ export function createMetrics(gauges: Gauges): MetricsRegistry {
     auditFailed: () => auditFailures.inc(),
     auditLost: () => auditLosses.inc(),
     egress: (allowed, protocol) => egress.inc({ protocol, verdict: allowed ? 'allowed' : 'denied' }),
+    egressBytes: (sent, received) => {
+      egressBytes.inc({ direction: 'sent' }, sent)
+      egressBytes.inc({ direction: 'received' }, received)
+    },
     processStarted: () => starts.inc(),
     processExited: (reason) => exits.inc({ reason }),
     processRestarted: () => restarts.inc(),

@@ -69,7 +69,7 @@ export async function checkHost(launcher: string, policy: Buffer): Promise<Launc
         'build it again with npm run build',
       )
     }
-    if (event.event !== 'exit') return event
+    if (event.event === 'report' || event.event === 'refused') return event
   }
   throw new LauncherError(
     `the launcher ended without a report${hint(stderr)}`,

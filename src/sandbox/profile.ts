@@ -22,6 +22,20 @@ export interface PathProblem {
   readonly target?: string
 }
 
+/** A profile that cannot be used here; {@link faults} has everything that is wrong. */
+export class ProfileError extends Error {
+  override readonly name = 'ProfileError'
+  readonly faults: readonly PathProblem[]
+
+  constructor(faults: readonly PathProblem[]) {
+    super(faults.map(({ message }) => `permissions: ${message}`).join('\n'))
+    this.faults = faults
+  }
+}
+
+/** What `filesystem.proc` is about. */
+const processes = '/proc'
+
 interface Granted {
   readonly path: string
   readonly optional: boolean
@@ -59,8 +73,31 @@ export function checkPaths(
       return problem('cannot be looked at: a part of it is closed to this user, or links go in circles')
     // Device nodes, sockets and pipes lead to whatever is at their other end.
     if (fact.kind === 'other') return problem('is neither a file nor a folder')
+    if (fact.real === '/' || fact.real === '/dev' || within(fact.real, processes))
+      return problem(`leads to ${fact.real}, which is no path to grant`, fact.real)
     const stray = strayLink(path, fact.real, granted, writable, files)
     return stray === undefined ? [] : problem(stray, fact.real)
+  })
+}
+
+/**
+ * What is granted without being written down, and opens something of the sidecar's.
+ *
+ * @param implied paths, such as the folder of the server's program
+ */
+export function checkImplied(
+  { filesystem: { scope } }: Profile,
+  implied: readonly string[],
+  files: FileFacts,
+  protectedPaths: readonly string[],
+): readonly PathProblem[] {
+  if (scope === 'all') return []
+  return implied.flatMap((path) => {
+    const exposed = exposedBy(path, files, protectedPaths)
+    // Around the whole of it there is always something.
+    if (exposed === undefined || within(path, exposed)) return []
+    const message = `every server may read ${path}, and so ${exposed}, which belongs to the sidecar: move that elsewhere`
+    return [{ path: ['filesystem'], message }]
   })
 }
 

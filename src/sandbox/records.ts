@@ -2,7 +2,7 @@
 import type { Profile } from '../core/sandbox.ts'
 
 /** What every program needs to start: sandbox rules of its own must be read by it, or it fails in odd ways. */
-const baseRead = {
+export const baseRead = {
   execute: ['/usr', '/lib', '/lib64', '/bin', '/sbin'],
   data: [
     ...['/etc/ssl', '/etc/ca-certificates', '/etc/pki', '/etc/ld.so.cache', '/etc/ld.so.conf.d'],
@@ -28,6 +28,8 @@ export interface RecordOptions {
   readonly proxy: ProxyAccess | undefined
   /** Whether the kernel lets a broker decide on connections; if not, ports alone may have to do (`net-port-only`). */
   readonly broker: boolean
+  /** What the server does is told, not confined: the profile opens everything, and has an allow-list. */
+  readonly watched?: boolean
   /** A filter of the container's own must be there already. */
   readonly requireContainerSeccomp: boolean
   /** Between SIGTERM and the end of the whole tree. Milliseconds. */
@@ -54,6 +56,7 @@ export function policyRecords(options: RecordOptions): Buffer {
     addNetwork(profile, options, add)
     addLimits(profile, add)
     add('filter', 'on')
+    if (options.watched === true) add('learn', 1)
     if (options.requireContainerSeccomp && !profile.allowDegraded.includes('container-seccomp-off'))
       add('require-container-seccomp', 1)
   }

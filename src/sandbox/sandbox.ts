@@ -8,6 +8,7 @@ import type {
   Profile,
 } from '../core/sandbox.ts'
 import { checkHost, LauncherError, probeHost } from './launcher.ts'
+import type { Observation } from './observed.ts'
 import { policyRecords } from './records.ts'
 import { enforcementOf, refusedBy, unenforced } from './report.ts'
 import { type LauncherExit, readStatus } from './status.ts'
@@ -17,6 +18,11 @@ export interface SandboxOptions {
   readonly profile: Profile | undefined
   /** Undefined when it was not built. */
   readonly launcher: string | undefined
+  /**
+   * Has a launcher in another container, which is then the one that starts the server, try out a policy: its report, as
+   * one JSON object, or undefined when nobody listens there yet. Rejects with an Error that says what is wrong.
+   */
+  readonly elsewhere?: ((policy: Buffer) => Promise<string | undefined>) | undefined
   /** Files and folders of the sidecar's own, which no profile opens. Absolute. */
   readonly hidden: readonly string[]
   /** A stay at the egress proxy for one process; undefined where the profile has no allow-list. */
@@ -25,6 +31,8 @@ export interface SandboxOptions {
   readonly requireContainerSeccomp: boolean
   /** Calls with what was measured at each start. */
   readonly onReport: (report: EnforcementReport) => void
+  /** Called at each start, for what takes what the server does; undefined: it is not watched. */
+  readonly watch?: (() => (observation: Observation) => void) | undefined
 }
 
 /** What the profile asks for cannot be enforced here, and nothing says that it may be done without. */
@@ -54,6 +62,7 @@ const noLauncher = {
  * @throws Unenforceable
  */
 export async function createSandbox(options: SandboxOptions): Promise<Sandbox> {
+  if (options.elsewhere !== undefined) return await createElsewhere(options.elsewhere, options)
   const { profile, launcher } = options
   const accepted = profile === undefined || profile.allowDegraded.includes('no-enforcement')
   if (launcher === undefined) {
@@ -91,12 +100,46 @@ async function tried(
   }
 }
 
+const nobodyYet = {
+  mechanism: 'launcher',
+  reason:
+    'the launcher of the server does not listen yet; until it does, and has reported, no server is started',
+  wayOut: 'start the container of the server, with mcp-sidecar-launcher serve',
+}
+
+/**
+ * Containers start in any order, so that one that is not there yet is no reason to give up: each start is refused or
+ * reported by the launcher itself.
+ */
+async function createElsewhere(
+  ask: (policy: Buffer) => Promise<string | undefined>,
+  options: SandboxOptions,
+): Promise<Sandbox> {
+  const { profile, admit } = options
+  const stay = admit?.()
+  try {
+    const line = await ask(recordsOf(options, undefined, stay))
+    if (line === undefined) return new Sandbox(options, undefined, refusedBy(profile, nobodyYet))
+    const found = readStatus(line)
+    if (found.event === 'refused') throw new Unenforceable(refusedBy(profile, found))
+    if (found.event !== 'report') throw new Error('the launcher ended without a report')
+    return new Sandbox(options, found.kernel, enforcementOf(profile, found))
+  } finally {
+    stay?.close()
+  }
+}
+
 function recordsOf(
   options: SandboxOptions,
   facts: HostFacts | undefined,
   proxy: EgressChild | undefined,
 ): Buffer {
-  return policyRecords({ ...options, proxy, broker: facts?.userNotify ?? true })
+  return policyRecords({
+    ...options,
+    proxy,
+    broker: facts?.userNotify ?? true,
+    watched: options.watch !== undefined,
+  })
 }
 
 export class Sandbox implements Confinement {
@@ -116,8 +159,10 @@ export class Sandbox implements Confinement {
   }
 
   launch(command: readonly string[], env: Readonly<Record<string, string>>): Launch {
-    const { launcher, profile, admit, onReport } = this.#options
-    const stay = launcher === undefined ? undefined : admit?.()
+    const { launcher, elsewhere, profile, admit, onReport } = this.#options
+    const launched = launcher !== undefined || elsewhere !== undefined
+    const stay = launched ? admit?.() : undefined
+    const watch = this.#options.watch?.()
     let reason: string | undefined
     const status = (line: string): void => {
       const event = readStatus(line)
@@ -126,15 +171,16 @@ export class Sandbox implements Confinement {
         reason = `it was not started: ${event.mechanism}: ${event.reason}; ${event.wayOut}`
         this.#report = refusedBy(profile, event, this.#facts)
         onReport(this.#report)
-      } else {
+      } else if (event.event === 'report') {
         this.#report = enforcementOf(profile, event)
         onReport(this.#report)
-      }
+      } else watch?.(event)
     }
     return {
-      command: launcher === undefined ? command : [launcher, 'exec', '--', ...command],
+      command:
+        launcher === undefined || elsewhere !== undefined ? command : [launcher, 'exec', '--', ...command],
       env: profile === undefined ? env : confinedEnvironment(profile, env, stay),
-      policy: launcher === undefined ? undefined : recordsOf(this.#options, this.#facts, stay),
+      policy: launched ? recordsOf(this.#options, this.#facts, stay) : undefined,
       status,
       get reason() {
         return reason
@@ -157,15 +203,16 @@ function reasonOf({ code, signal, reason, unclean }: LauncherExit): string {
 
 /** Points programs that know about proxies and name servers to ours, and what they write to where they may write. */
 function confinedEnvironment(
-  { filesystem }: Profile,
+  { filesystem, env: { set } }: Profile,
   env: Readonly<Record<string, string>>,
   stay: EgressChild | undefined,
 ): Record<string, string> {
   const result = { ...env }
   const [writable] = filesystem.write
   if (writable !== undefined && filesystem.scope === 'granted') {
-    result['HOME'] = writable.path
-    result['TMPDIR'] = writable.path
+    // Unless the profile says where.
+    if (!Object.hasOwn(set, 'HOME')) result['HOME'] = writable.path
+    if (!Object.hasOwn(set, 'TMPDIR')) result['TMPDIR'] = writable.path
   }
   if (stay !== undefined) {
     const url = stay.proxyUrl.reveal()

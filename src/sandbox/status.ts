@@ -1,5 +1,6 @@
 /** What the launcher says on descriptor 4: one JSON object a line. */
 import type { HostFacts, Mechanism, MechanismReport } from '../core/sandbox.ts'
+import { attempts, fileAccesses, type Observation } from './observed.ts'
 
 /** The last word of the launcher about what holds, before the server's program runs. */
 export interface LauncherReport {
@@ -31,7 +32,8 @@ export interface LauncherExit {
   readonly unclean: boolean
 }
 
-export type LauncherStatus = LauncherReport | LauncherRefusal | LauncherExit
+/** Of what a server did, the launcher tells only where it is asked to watch. */
+export type LauncherStatus = LauncherReport | LauncherRefusal | LauncherExit | Observation
 
 /** @throws Error for a line that is none of them: the launcher is of another version, or no launcher */
 export function readStatus(line: string): LauncherStatus {
@@ -65,6 +67,14 @@ export function readStatus(line: string): LauncherStatus {
         reason: optional(value, 'reason', text),
         unclean: value['unclean'] === true,
       }
+    case 'file':
+      return { event: 'file', access: oneOf(value, 'access', fileAccesses), path: text(value, 'path') }
+    case 'tried':
+      return { event: 'tried', what: oneOf(value, 'what', attempts), port: optional(value, 'port', number) }
+    case 'size':
+      return { event: 'size', rssBytes: number(value, 'rss'), processes: number(value, 'processes') }
+    case 'lost':
+      return { event: 'lost' }
   }
   throw new Error('no event of the launcher')
 }

@@ -7,7 +7,8 @@ import { Throttle } from '../core/throttle.ts'
 import type { CallHandle, UpstreamCall } from '../core/types.ts'
 import type { Wire } from '../core/wire.ts'
 import { type Deadlined, Deadlines, type PendingCall, PendingTable, type Suspect } from './pending.ts'
-import { type ProcessContext, type ServerCommand, ServerProcess } from './process.ts'
+import type { ProcessContext, ServerCommand, ServerProcess } from './process.ts'
+import { startProcess } from './start.ts'
 
 export interface LinkHandler {
   onRequest(message: Message): void
@@ -88,10 +89,9 @@ export class Link {
     this.context = context
     this.#deadlines = new Deadlines(context.clock, this.#pending, (pending) => this.#tooLate(pending))
     this.#reader = new LineReader(options.maxMessageBytes)
-    this.process = new ServerProcess(command, context, (reason) => this.#end(reason))
-    this.process.stdout.on('data', (chunk: Buffer) => {
-      this.#reader.push(chunk, (line) => this.#guarded(line))
-    })
+    this.process = startProcess(command, context, (reason) => this.#end(reason))
+    const onLine = (line: Line | Overlong): void => this.#guarded(line)
+    this.process.stdout.on('data', (chunk: Buffer) => this.#reader.push(chunk, onLine))
   }
 
   get ended(): SidecarError | undefined {

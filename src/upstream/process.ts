@@ -2,9 +2,9 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { PassThrough, type Readable, type Writable } from 'node:stream'
 import { LineReader } from '../core/framing.ts'
 import type { Confinement, Launch } from '../core/sandbox.ts'
-import { Throttle } from '../core/throttle.ts'
 import type { Clock, Logger, Metrics } from '../core/types.ts'
 import type { Reaper } from './reaper.ts'
+import { StderrLines } from './stderr-lines.ts'
 
 export interface ServerCommand {
   readonly command: readonly string[]
@@ -13,8 +13,20 @@ export interface ServerCommand {
   readonly env: Readonly<Record<string, string>>
   /** What starts it within its permissions; undefined: it is started as it is. */
   readonly confinement?: Confinement | undefined
+  /** Where a launcher in another container starts it; undefined: it is started here. */
+  readonly elsewhere?: ServerSocket | undefined
   /** What {@link ServerProcess.stderr} starts with; default: `log`. */
   readonly stderr?: 'log' | 'discard'
+}
+
+/** The unix socket of a launcher in mode `serve`: each connection is a server process there. */
+export interface ServerSocket {
+  /** Absolute. */
+  readonly path: string
+  /** Names of variables, or `PREFIX*`, that the server gets as they are in that container. */
+  readonly pass: readonly string[]
+  /** How long the socket may be missing, or nobody listen on it. Milliseconds. */
+  readonly waitMs: number
 }
 
 export interface ProcessContext {
@@ -24,28 +36,47 @@ export interface ProcessContext {
   readonly reaper: Reaper
 }
 
-const stderrLineBytes = 16 * 1024
-const statusLineBytes = 64 * 1024
-const stderrLinesPerSecond = 200
-/** After stdin is closed; after SIGTERM. Milliseconds. */
-const eofGraceMs = 2000
-const termGraceMs = 3000
-/** How long an exit code is waited for after stdout ended, and pipes for after the exit. */
-const settleMs = 300
-
-/**
- * One server process in a process group of its own, started without a shell. Its stderr goes to the log. When its
- * first process is gone, or {@link stop} was called and its time has run out, the whole group is killed.
- */
-export class ServerProcess {
+/** A server process, wherever it runs. */
+export interface ServerProcess {
+  /** Undefined while it was not started; in another container, its number there. */
   readonly pid: number | undefined
   readonly stdin: Writable
   readonly stdout: Readable
   /** Where lines on its stderr go from now on. */
   stderr: 'log' | 'discard'
+  /** It is on its way out. */
+  readonly stopping: boolean
+  /** Resolves when it is over, with all that it started. */
+  readonly gone: Promise<void>
+  /** Closes stdin, then SIGTERM, then SIGKILL to all that it started. Resolves with {@link gone}. */
+  stop(): Promise<void>
+}
+
+/** Milliseconds. */
+export const patience = {
+  /** From the end of stdin to SIGTERM. */
+  eofMs: 2000,
+  /** From SIGTERM to SIGKILL. */
+  termMs: 3000,
+  /** How long an exit code is waited for after stdout ended, and pipes for after the exit. */
+  settleMs: 300,
+} as const
+const { eofMs, termMs, settleMs } = patience
+
+const statusLineBytes = 64 * 1024
+
+/**
+ * One server process in a process group of its own, started without a shell. Its stderr goes to the log. When its
+ * first process is gone, or {@link stop} was called and its time has run out, the whole group is killed.
+ */
+export class SpawnedProcess implements ServerProcess {
+  readonly pid: number | undefined
+  readonly stdin: Writable
+  readonly stdout: Readable
   /** Resolves when the group has been killed and the first process reaped. */
   readonly gone: Promise<void>
   readonly #context: ProcessContext
+  readonly #stderr: StderrLines
   readonly #launch: Launch | undefined
   #onEnd: ((reason: string) => void) | undefined
   #ended = false
@@ -73,7 +104,7 @@ export class ServerProcess {
     if (launch?.policy !== undefined) this.#instruct(launch, launch.policy, stdio)
     this.stdin = stdin ?? new PassThrough()
     this.stdout = stdout ?? new PassThrough()
-    this.stderr = what.stderr ?? 'log'
+    this.#stderr = new StderrLines(what.stderr ?? 'log', context, () => this.pid)
     if (child.pid !== undefined) {
       context.reaper.add(child.pid)
       context.metrics.processStarted()
@@ -81,7 +112,7 @@ export class ServerProcess {
     this.stdin.on('error', () => {})
     this.stdout.on('error', () => {})
     stderr?.on('error', () => {})
-    this.#logStderr(stderr ?? undefined)
+    stderr?.on('data', (chunk: Buffer) => this.#stderr.push(chunk))
     let resolveGone = (): void => {}
     this.gone = new Promise((resolve) => {
       resolveGone = resolve
@@ -117,12 +148,18 @@ export class ServerProcess {
     })
   }
 
-  /** It is on its way out. */
   get stopping(): boolean {
     return this.#stopping
   }
 
-  /** Closes stdin, then SIGTERM, then SIGKILL to the group. Resolves with {@link gone}. */
+  get stderr(): 'log' | 'discard' {
+    return this.#stderr.to
+  }
+
+  set stderr(to: 'log' | 'discard') {
+    this.#stderr.to = to
+  }
+
   stop(): Promise<void> {
     if (this.#stopping || this.#exited) return this.gone
     this.#stopping = true
@@ -131,12 +168,12 @@ export class ServerProcess {
     // Unread output must not keep the process from ending.
     this.stdout.resume()
     const steps = [
-      clock.after(eofGraceMs, () => this.killGroup('SIGTERM')),
-      clock.after(eofGraceMs + termGraceMs, () => this.#kill()),
+      clock.after(eofMs, () => this.killGroup('SIGTERM')),
+      clock.after(eofMs + termMs, () => this.#kill()),
     ]
     // A launcher ends its whole tree, and then itself.
     if (this.#launch?.policy !== undefined) {
-      steps.push(clock.after(eofGraceMs + termGraceMs + settleMs * 3, () => this.killGroup('SIGKILL')))
+      steps.push(clock.after(eofMs + termMs + settleMs * 3, () => this.killGroup('SIGKILL')))
     }
     void this.gone.then(() => {
       for (const step of steps) step.cancel()
@@ -183,24 +220,5 @@ export class ServerProcess {
     this.#ended = true
     this.#onEnd?.(reason)
     this.#onEnd = undefined
-  }
-
-  #logStderr(stderr: Readable | undefined): void {
-    const { clock, log, metrics } = this.#context
-    const reader = new LineReader(stderrLineBytes)
-    const throttle = new Throttle(stderrLinesPerSecond)
-    stderr?.on('data', (chunk: Buffer) => {
-      reader.push(chunk, (line) => {
-        if (this.stderr === 'discard') return
-        const suppressed = throttle.take(clock.now())
-        if (suppressed === false) {
-          metrics.dropped('stderr_line')
-          return
-        }
-        if (suppressed > 0) log.warn({ pid: this.pid, suppressed }, 'stderr lines of the server were dropped')
-        if ('bytes' in line) log.info({ pid: this.pid, stderr: line.bytes.toString() }, 'server')
-        else log.warn({ pid: this.pid, bytes: line.overlongBytes }, 'an overlong stderr line was dropped')
-      })
-    })
   }
 }

@@ -100,7 +100,7 @@ t.test('what is not one plain YAML document is refused at its place', async (t) 
     [
       'a: *x\n',
       'c.yaml:1:4',
-      'aliases (*name) point nowhere or stand for more than 100 nodes: write the values out',
+      'aliases (*name) point nowhere or stand for more than 100 nodes: write the values out, and put quotes around text that begins with *',
     ],
   ]
   for (const [text, where, message] of cases) {

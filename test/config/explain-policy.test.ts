@@ -104,7 +104,7 @@ rateLimit: { limits: [{ dimension: ip, requests: 1, unit: second }] }`
     'rule-1: *  m.yaml:17:13',
     'MCPRoute team-a/search limit-1: 1 in 1s per ip  m.yaml:18:25',
     'namespace of callers that have none: team-a  the documents',
-    'permissionProfile (none) of MCPServer team-a/github: file system and network rights are not enforced in this version',
+    'network: none  m.yaml:6:33',
     'warnings',
   ])
     t.ok(explained.includes(line), line)

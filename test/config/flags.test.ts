@@ -16,6 +16,7 @@ t.test('the flags are those of the command line, under the keys an option parser
       'allowOrigin',
       'allowHost',
       'passEnv',
+      'permissions',
       'webSocket',
       'logLevel',
       'manifest',

@@ -101,6 +101,12 @@ t.test('without anything but a command there is a whole configuration of default
       audit: undefined,
       notEnforced: [],
     },
+    permissions: undefined,
+    protectedPaths: [
+      '/etc/mcp-sidecar/secrets',
+      '/etc/mcp-sidecar/configmaps',
+      '/var/run/secrets/kubernetes.io',
+    ],
   })
 })
 
@@ -144,6 +150,7 @@ t.test('a flag, a variable and the file say the same', async (t) => {
     webSocket: true,
     logLevel: 'warn',
     logFormat: 'json',
+    permissions: 'network',
   }
   const variables = {
     MCP_SIDECAR_HOST: '0.0.0.0',
@@ -158,8 +165,10 @@ t.test('a flag, a variable and the file say the same', async (t) => {
     MCP_SIDECAR_WEB_SOCKET: 'true',
     MCP_SIDECAR_LOG_LEVEL: 'warn',
     MCP_SIDECAR_LOG_FORMAT: 'json',
+    MCP_SIDECAR_PERMISSIONS: 'network',
   }
   const file = `
+permissions: network
 server: { era: legacy, topology: shared, env: { allow: [A, B_*] } }
 listen: { host: 0.0.0.0, port: 1, allowedHosts: ['a.b:1'], allowedOrigins: [https://a.b, https://c.d], webSocket: true }
 admin: { port: 2 }
@@ -172,7 +181,8 @@ log: { level: warn, format: json }
     ),
   )
   t.same(byVariable, byFlag)
-  t.same(byFile, byFlag)
+  const own = byFile?.protectedPaths.filter((path) => path !== '/work/c.yaml')
+  t.same({ ...byFile, protectedPaths: own }, byFlag)
   t.match(byFlag, { listen: { webSocket: true, port: 1 }, admin: { host: '0.0.0.0', port: 2 } })
 })
 

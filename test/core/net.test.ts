@@ -1,4 +1,4 @@
-import { isIP } from 'node:net'
+import { BlockList, isIP } from 'node:net'
 import fc from 'fast-check'
 import t from 'tap'
 import { addressGroup, addressSet, hostOf, isLoopback, plainAddress, urlHost } from '../../src/core/net.ts'
@@ -305,4 +305,30 @@ t.test('an entry that is neither address nor network is refused with its text', 
     ...['fe80::1%eth0', '10.0.0.1 ', '*', '/8', '::ffff:10.0.0.0/95', '10.0.0.0/0x8'],
   ])
     t.throws(() => addressSet(['10.0.0.1', entry]), { message: JSON.stringify(entry) }, entry)
+})
+
+t.test('a network of IPv4 holds what a block list of Node.js holds', async (t) => {
+  holds(
+    t,
+    fc.property(
+      fc.ipV4(),
+      fc.integer({ min: 0, max: 32 }),
+      fc.ipV4(),
+      fc.nat(32),
+      (base, prefix, other, shared) => {
+        const list = new BlockList()
+        list.addSubnet(base, prefix, 'ipv4')
+        // An address that begins like the network, so that both answers occur.
+        const bits = (address: string): string =>
+          address
+            .split('.')
+            .map((byte) => Number(byte).toString(2).padStart(8, '0'))
+            .join('')
+        const near = (bits(base).slice(0, shared) + bits(other).slice(shared)).match(/.{8}/g) ?? []
+        const address = near.map((byte) => Number.parseInt(byte, 2)).join('.')
+        return addressSet([`${base}/${prefix}`]).has(address) === list.check(address, 'ipv4')
+      },
+    ),
+    2000,
+  )
 })

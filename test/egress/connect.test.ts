@@ -492,7 +492,7 @@ t.test('strangers without a token make room for each other', async (t) => {
   const proxy = await startEgress(t)
   const child = proxy.egress.admit(allow({ cidrs: toLoopback }), { name: 'p' })
   const held = await tunnelTo(proxy, child, `127.0.0.1:${port}`)
-  const strangers = Array.from({ length: 300 }, () => new Wire(proxy.egress.port))
+  const strangers = Array.from({ length: 700 }, () => new Wire(proxy.egress.port))
   await Promise.all(strangers.map(({ socket }) => once(socket, 'connect')))
   t.equal(await statusOf(proxy, child, `127.0.0.1:${port}`), 200)
   t.ok(await (strangers[0] as Wire).end(), 'the oldest went first')

@@ -32,10 +32,12 @@ async function textOf(request: IncomingMessage): Promise<string> {
 }
 
 /** Says what it got. */
-const mirror: RequestListener = async (request, response) => {
+const mirror: RequestListener = (request, response) => {
   const { method, url, rawHeaders } = request
-  const body = await textOf(request)
-  response.end(JSON.stringify({ method, url, rawHeaders, body }))
+  textOf(request).then(
+    (body) => response.end(JSON.stringify({ method, url, rawHeaders, body })),
+    () => response.destroy(),
+  )
 }
 
 interface Setup {
@@ -326,6 +328,27 @@ t.test(
   },
 )
 
+t.test('a verdict names the host of a wrong target, and nothing that may be secret', async (t) => {
+  const { proxy, child, send } = await setup(t)
+  for (const [request, host] of [
+    [
+      'GET http://user:secret@a.example.com/secret?secret HTTP/1.1\r\nHost: a\r\nTOKEN\r\n\r\n',
+      'a.example.com',
+    ],
+    ['GET http://a.example.com/secret?secret#secret HTTP/1.1\r\nHost: a\r\nTOKEN\r\n\r\n', 'a.example.com'],
+    ['GET http://a.example.com/secret?secret HTTP/1.1\r\nHost: a\r\n\r\n', 'a.example.com'],
+    ['GET /secret HTTP/1.1\r\nHost: a\r\nTOKEN\r\n\r\n', ''],
+    ['CONNECT user:secret@a.example.com:1 HTTP/1.1\r\nHost: a\r\nTOKEN\r\n\r\n', 'a.example.com:1'],
+  ] as const) {
+    const wire = send(request)
+    t.ok([400, 407].includes(await wire.status()), request)
+    wire.close()
+    t.equal(proxy.verdicts.at(-1)?.host, host, request)
+  }
+  t.notMatch(JSON.stringify(proxy.verdicts), 'secret')
+  t.notMatch(JSON.stringify(proxy.verdicts), child.token.reveal())
+})
+
 t.test('chunks that are wrong end the request, and nothing behind them is one', async (t) => {
   const { proxy, port, send } = await setup(t)
   const start = `POST http://a.example.com:${port}/ HTTP/1.1\r\nHost: a\r\nTOKEN\r\nTransfer-Encoding: chunked\r\n\r\n`
@@ -357,7 +380,7 @@ t.test('chunks that are wrong end the request, and nothing behind them is one', 
   t.same(proxy.warnings, [])
 })
 
-t.test('a request line of every length up to the limit is read, however it is cut', async (t) => {
+t.test('a head is read in whatever pieces it comes, up to its limit', async (t) => {
   const { port, send } = await setup(t)
   const path = 'x'.repeat(15_000)
   const wire = send(`GET http://a.example.com:${port}/${path} HTTP/1.1\r\nHost: a\r\n`)

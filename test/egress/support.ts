@@ -35,7 +35,7 @@ export async function startEgress(t: Teardown, context: Partial<EgressContext> =
     log: { ...silent, warn: (fields) => void warnings.push(fields) },
     resolve: async (name) => {
       asked.push(name)
-      const found = names.get(name)
+      const found = names.get(name.replace(/\.$/, ''))
       if (found === undefined) throw Object.assign(new Error('no such name'), { code: 'ENOTFOUND' })
       return typeof found === 'function' ? await found() : found
     },

@@ -49,7 +49,11 @@ export interface Attempt {
   readonly unconfined: Unconfined
   /** Without the sandbox it succeeds only for root. */
   readonly root: boolean
+  readonly needs: Need | undefined
 }
+
+/** What not every machine lets the suite set up; without it the attempt is left out, and that is said. */
+export type Need = 'port 443'
 
 export interface Options {
   readonly profiles?: readonly ProfileName[]
@@ -58,6 +62,7 @@ export interface Options {
   /** Without the sandbox: a list of outcomes; default `ok`. */
   readonly free?: readonly string[]
   readonly root?: boolean
+  readonly needs?: Need
   readonly never?: string
   readonly varies?: string
 }
@@ -86,6 +91,7 @@ function attempt(
           ? { varies: o.varies }
           : { outcomes: o.free ?? ['ok'] },
     root: o.root ?? false,
+    needs: o.needs,
   }
 }
 

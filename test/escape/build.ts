@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import {
   chmodSync,
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -10,6 +11,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  symlinkSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -19,12 +21,17 @@ import { fileURLToPath } from 'node:url'
 export const fixtures =
   process.env['ESCAPE_FIXTURES'] ?? fileURLToPath(new URL('../fixtures/escape/', import.meta.url))
 
+/** ESCAPE_SIDECAR: where it is installed, as in a container. */
+export const built =
+  process.env['ESCAPE_SIDECAR'] ?? fileURLToPath(new URL('../../dist/bin/mcp-sidecar.js', import.meta.url))
+
 export interface Programs {
   readonly attempts: string
   readonly victim: string
 }
 
-const victimSource = 'victim.c'
+/** Programs of one file; all others together are the attempts. */
+const alone = ['victim.c', 'capped-launcher.c']
 
 /**
  * ESCAPE_PROGRAMS names a folder that has them already: for machines without a compiler, such as a container.
@@ -58,15 +65,38 @@ const programsIn = (folder: string): Programs => ({
   victim: join(folder, 'victim'),
 })
 
+const compiler = process.env['CC'] ?? 'cc'
+
 /** Static, so that they run in any container. */
 export function compileInto(folder: string): void {
   mkdirSync(folder, { recursive: true })
-  const compiler = process.env['CC'] ?? 'cc'
-  const themes = readdirSync(fixtures).filter((name) => name.endsWith('.c') && name !== victimSource)
+  const themes = readdirSync(fixtures).filter((name) => name.endsWith('.c') && !alone.includes(name))
   const compile = (out: string, sources: readonly string[]): void => {
     const options = ['-O1', '-static', '-pthread', '-Wall', '-Wextra', '-Werror', '-o', join(folder, out)]
     execFileSync(compiler, [...options, ...sources.map((name) => join(fixtures, name))], { stdio: 'pipe' })
   }
   compile('attempts', themes)
-  compile('victim', [victimSource])
+  compile('victim', ['victim.c'])
+}
+
+/**
+ * A copy of what was built whose launcher sees an older Landlock.
+ *
+ * @param folder does not exist yet
+ * @returns the program to start
+ */
+export function cappedBuild(dist: string, folder: string, abi: number): string {
+  const launchers = join(folder, 'dist', 'launcher')
+  cpSync(dist, join(folder, 'dist'), { recursive: true })
+  cpSync(join(dist, '..', 'package.json'), join(folder, 'package.json'))
+  symlinkSync(join(dist, '..', 'node_modules'), join(folder, 'node_modules'))
+  const real = join(launchers, 'mcp-sidecar-launcher-test')
+  const out = join(launchers, 'mcp-sidecar-launcher')
+  rmSync(out)
+  const defines = [`-DLAUNCHER="${real}"`, `-DABI=${abi}`]
+  const source = join(fixtures, 'capped-launcher.c')
+  execFileSync(compiler, ['-O1', '-static', '-Wall', '-Wextra', '-Werror', ...defines, '-o', out, source], {
+    stdio: 'pipe',
+  })
+  return join(folder, 'dist', 'bin', 'mcp-sidecar.js')
 }

@@ -147,6 +147,15 @@ export const controls: readonly Control[] = [
     'over TLS',
   ),
   control(
+    'fetches without TLS, and is told of redirects',
+    evaluated(
+      ({ world }) =>
+        `const at = (path) => fetch('http://${allowedAddress}:${world.listeners.httpPort}' + path, { redirect: 'manual' })
+         return (await at('/')).status + ' ' + (await at('/redirect')).status`,
+    ),
+    '200 302',
+  ),
+  control(
     'fetches by a name below a wildcard',
     evaluated(
       ({ world }) => `return (await fetch('https://a.wild.test:${world.listeners.tlsPort}/')).text()`,
@@ -202,6 +211,17 @@ export const controls: readonly Control[] = [
     /^allowed/,
   ),
   control(
+    'fetches where the name in the handshake is the one that was asked for',
+    async ({ session, world }) =>
+      world.listeners.sniAddress === undefined
+        ? 'over TLS'
+        : session.outcome(
+            `return new Promise((resolve, reject) => require('https').get('https://sni.test/', { rejectUnauthorized: false }, (r) => { let t = ''; r.on('data', (d) => { t += d }); r.on('end', () => resolve(t)) }).on('error', reject))`,
+          ),
+    'over TLS',
+    ['proc'],
+  ),
+  control(
     'tunnels through the proxy',
     evaluated(({ world }) => `return probe.tunnel('allowed.test:${world.listeners.tcpPort}')`),
     '200',
@@ -230,7 +250,7 @@ export const controls: readonly Control[] = [
   ),
   control(
     'writes everywhere else under full-access',
-    native(({ world }) => ['create', join(world.base, `full-${world.uid}`)]),
+    native(({ world }) => ['create', join(world.shown, 'written')]),
     'ok',
     ['full'],
   ),

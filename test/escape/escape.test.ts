@@ -3,6 +3,7 @@ import t from 'tap'
 import { attemptAll } from './run.ts'
 import { missing } from './sidecar.ts'
 
+t.setTimeout(300_000)
 const nobody = 65534
 const uids = process.getuid?.() === 0 ? [0, nobody] : [process.getuid?.() ?? nobody]
 const reason = missing()

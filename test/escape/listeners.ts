@@ -3,6 +3,7 @@ import { createSocket } from 'node:dgram'
 import { createServer as createHttpServer } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import { type AddressInfo, connect, createServer, type Server } from 'node:net'
+import { networkInterfaces } from 'node:os'
 import { authority } from '../support/pki.ts'
 
 /** Of the host that the profile allows; a name of its own in the loopback network. */
@@ -16,10 +17,10 @@ export interface Listeners {
   /** HTTP, where `/redirect` leads to the forbidden port. */
   readonly httpPort: number
   readonly tlsPort: number
+  /** A host with TLS on port 443, which not everybody may listen on. */
+  readonly sniAddress: string | undefined
   /** TCP on every address, and UDP. */
   readonly forbiddenPort: number
-  /** What reached the forbidden ones. */
-  readonly reached: readonly string[]
   /** PEM, of the authority behind the TLS listener. */
   readonly ca: string
   /** A further forbidden TCP port. */
@@ -31,15 +32,19 @@ export interface Listeners {
   close(): Promise<void>
 }
 
-export async function openListeners(): Promise<Listeners> {
-  const reached: string[] = []
+/** @param reached where it is written what reached the forbidden ones */
+export async function openListeners(reached: string[]): Promise<Listeners> {
   const waiting: (() => void)[] = []
   const closing: (() => void)[] = []
 
-  const opened = async (server: Server, ...where: [number, string] | [string]): Promise<number> => {
+  const opened = async (
+    server: Server,
+    where: { port: number; host: string } | { path: string },
+  ): Promise<number> => {
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
-      server.listen(...(where as [number, string]), resolve)
+      // Room for a flood: a full queue makes connects wait for a second.
+      server.listen({ ...where, backlog: 4096 }, resolve)
     })
     server.on('error', () => {})
     closing.push(() => server.close())
@@ -58,13 +63,15 @@ export async function openListeners(): Promise<Listeners> {
     socket.on('error', () => {})
     socket.end('allowed\n')
   })
-  const tcpPort = await opened(tcp, 0, allowedAddress)
-  const forbiddenPort = await opened(counter('tcp'), 0, '::')
+  const tcpPort = await opened(tcp, { port: 0, host: allowedAddress })
+  const anywhere =
+    networkInterfaces()['lo']?.some(({ family }) => family === 'IPv6') === true ? '::' : '0.0.0.0'
+  const forbiddenPort = await opened(counter('tcp'), { port: 0, host: anywhere })
 
-  const udp = createSocket('udp6')
+  const udp = createSocket(anywhere === '::' ? 'udp6' : 'udp4')
   udp.on('message', () => reached.push('udp'))
   await new Promise<void>((resolve) => {
-    udp.bind(forbiddenPort, '::', resolve)
+    udp.bind(forbiddenPort, anywhere, resolve)
   })
   closing.push(() => udp.close())
 
@@ -73,27 +80,37 @@ export async function openListeners(): Promise<Listeners> {
       response.writeHead(302, { Location: `http://127.0.0.1:${forbiddenPort}/` }).end()
     } else response.end(`host ${request.headers.host}`)
   })
-  const httpPort = await opened(http, 0, allowedAddress)
+  const httpPort = await opened(http, { port: 0, host: allowedAddress })
 
   const ca = authority('Escape Test CA')
   const server = ca.issue({ cn: 'allowed.test', dns: ['allowed.test', '*.wild.test'], usage: 'server' })
   const https = createHttpsServer({ cert: server.chain, key: server.key }, (_, response) => {
     response.end('over TLS')
   })
-  const tlsPort = await opened(https, 0, allowedAddress)
+  const tlsPort = await opened(https, { port: 0, host: allowedAddress })
+
+  // Of its own for each run: port 443 is there once.
+  const own = `127.8.${process.pid % 250}.${1 + Math.floor(Math.random() * 250)}`
+  const alike = createHttpsServer({ cert: server.chain, key: server.key }, (_, response) => {
+    response.end('over TLS')
+  })
+  const sniAddress = await opened(alike, { port: 443, host: own }).then(
+    () => own,
+    () => undefined,
+  )
 
   return {
+    sniAddress,
     tcpPort,
     httpPort,
     tlsPort,
     forbiddenPort,
-    reached,
     ca: ca.certificate,
     forbid: async (host, port) => {
-      await opened(counter(`tcp ${host}`), port, host)
+      await opened(counter(`tcp ${host}`), { port, host })
     },
     forbidPath: async (path) => {
-      await opened(counter('unix'), path)
+      await opened(counter('unix'), { path })
     },
     settled: () =>
       new Promise((resolve, reject) => {

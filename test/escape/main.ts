@@ -1,6 +1,6 @@
 /**
  * The escape suite without a test runner, for containers and for looking at single rows. Compiled to JavaScript:
- * `node main.js [--uid N] [--rows 1,2] [--profiles main,none] [--unconfined] [--slow MS]`. Prints what is not as it
+ * `node main.js [--uid N] [--rows 1,2] [--profiles main,none] [--unconfined] [--abi N] [--slow MS]`. Prints what is not as it
  * should be, then the summary; exits with 1 if there is any.
  */
 import { parseArgs } from 'node:util'
@@ -14,12 +14,14 @@ const { values } = parseArgs({
     unconfined: { type: 'boolean' },
     all: { type: 'boolean' },
     slow: { type: 'string' },
+    abi: { type: 'string' },
   },
 })
 const uid = Number(values.uid ?? process.getuid?.() ?? 0)
 const only: Only = {
   ...(values.rows === undefined ? {} : { rows: values.rows.split(',').map(Number) }),
   ...(values.profiles === undefined ? {} : { profiles: values.profiles.split(',') }),
+  ...(values.abi === undefined ? {} : { abi: Number(values.abi) }),
 }
 let passed = 0
 let failed = 0

@@ -11,7 +11,10 @@ interface Ports {
 }
 
 /** What the sidecar's resolver answers; no other name has an address. A list of lists is answered in turn. */
-export const names: Readonly<Record<string, readonly (string | readonly string[])[]>> = {
+export const namesFor = (
+  sniAddress: string | undefined,
+): Readonly<Record<string, readonly (string | readonly string[])[]>> => ({
+  'sni.test': sniAddress === undefined ? [] : [sniAddress],
   'allowed.test': [allowedAddress],
   '*.wild.test': [allowedAddress],
   // Allowed names whose addresses are not.
@@ -21,16 +24,19 @@ export const names: Readonly<Record<string, readonly (string | readonly string[]
   'private.test': ['10.0.0.1'],
   'rebind.test': [[allowedAddress], ['127.0.0.1']],
   'mixed.test': ['127.0.0.1', allowedAddress],
+  // Allowed, and never connected to.
+  'quiet.test': [allowedAddress],
   // Names of others.
   'wild.test': [allowedAddress],
   'other.test': [allowedAddress],
   'evil-allowed.test': [allowedAddress],
   'allowed.test.evil.test': [allowedAddress],
-}
+})
 
 const allowHost = [
   ...['allowed.test', '*.wild.test', 'loop.test', 'loop6.test', 'meta.test', 'private.test', 'rebind.test'],
   'mixed.test',
+  'quiet.test',
 ]
 
 const MiB = (count: number): string => `${count}MiB`
@@ -49,7 +55,7 @@ export function profiles(
     allowCIDR: [`${allowedAddress}/32`],
     allowPort: [tcpPort, httpPort, tlsPort, slowPort],
   }
-  const limits = { memory: MiB(1024), processes: 200, openFiles: 512, fileSize: MiB(16) }
+  const limits = { memory: MiB(4096), processes: 200, openFiles: 512, fileSize: MiB(16) }
   const main = { filesystem: { read, write: [data] }, network, env: { set }, limits }
   return {
     main,
@@ -61,11 +67,12 @@ export function profiles(
     proc: {
       ...main,
       filesystem: { read, write: [data], proc: 'all' },
-      network: { allowCIDR: ['127.0.0.0/8'], allowHost: ['loop.test'] },
+      network: { allowCIDR: ['127.0.0.0/8'], allowHost: ['loop.test', 'sni.test'], checkSni: true },
     },
+    // Node 24 takes 600 MiB of private data before its first line runs, most of it never touched.
     bomb: {
       filesystem: { read, write: [data] },
-      limits: { memory: MiB(320), processes: 40, openFiles: 128, fileSize: MiB(4) },
+      limits: { memory: MiB(768), processes: 100, openFiles: 128, fileSize: MiB(4) },
     },
   }
 }

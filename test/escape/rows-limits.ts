@@ -8,16 +8,22 @@ const own: Options = { ...bomb, never: 'the machine is not ours to fill' }
 
 export const limitRows: readonly Attempt[] = [
   // The supervisor ends a tree that has too many where the kernel does not count them.
-  steps(65, 'forks without end', (place) => alone(place, ['fork-bomb', 400, 4000]), ['EAGAIN', 'gone'], {
+  steps(65, 'forks without end', (place) => alone(place, ['fork-bomb', 400]), ['EAGAIN', 'gone'], {
     ...bomb,
     free: ['ok'],
   }),
   native(66, 'opens files without end', () => ['exhaust-descriptors', 4000], 'EMFILE', bomb),
-  native(67, 'takes memory without end', () => ['take-memory', 600, 0], 'ENOMEM', bomb),
+  steps(
+    67,
+    'takes memory without end',
+    (place) => alone(place, ['take-memory', 1200]),
+    ['ENOMEM', 'SIGKILL', 'gone'],
+    { ...bomb, free: ['ok'] },
+  ),
   steps(
     67,
     'takes memory in many processes',
-    (place) => alone(place, ['take-memory-tree', 5, 150, 4000]),
+    (place) => alone(place, ['take-memory-tree', 5, 240]),
     ['gone', 'SIGKILL', 'ENOMEM'],
     { ...bomb, free: ['ok'] },
   ),
@@ -77,7 +83,9 @@ export const limitRows: readonly Attempt[] = [
 /** In a session of its own, which may not live through it. */
 async function alone({ sidecar, session }: Place, args: readonly (string | number)[]): Promise<string> {
   const attacker = sidecar === undefined ? session : await sidecar.open()
-  const { outcome } = await attacker.attempt(0, args, { timeoutMs: 15_000 })
+  // Long enough for somebody to look.
+  const heldMs = sidecar === undefined ? 0 : 4000
+  const { outcome } = await attacker.attempt(0, [...args, heldMs], { timeoutMs: 15_000 })
   if (sidecar !== undefined) await attacker.close()
   return outcome
 }
@@ -86,7 +94,7 @@ async function memoryInNode({ sidecar }: Place): Promise<string> {
   if (sidecar === undefined) return 'ok'
   const session = await sidecar.open()
   const outcome = await session.outcome(
-    `const all = []; for (let i = 0; i < 20; i++) all.push(new Uint8Array(50e6).fill(1)); return 'ok'`,
+    `const all = []; for (let i = 0; i < 30; i++) all.push(new Uint8Array(50e6).fill(1)); return 'ok'`,
   )
   await session.close()
   return outcome

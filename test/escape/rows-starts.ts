@@ -60,7 +60,7 @@ export const refusedStarts: readonly RefusedStart[] = [
     row: 76,
     title: 'has a key that nobody knows',
     profile: (world) => ({ ...reading(world), nonsense: true }),
-    says: /nonsense/,
+    says: /nonsense|unknown key/,
   },
   { row: 76, title: 'is no YAML', profile: () => 'permissionProfile: [', says: /permissions|\.yaml|flow/ },
   {
@@ -103,7 +103,7 @@ export const refusedStarts: readonly RefusedStart[] = [
     row: 84,
     title: 'grants the root',
     profile: (world) => reading(world, '/'),
-    says: /secrets|config|protected|"\/"| \/ /,
+    says: /whole file system/,
   },
 ]
 

@@ -1,4 +1,4 @@
-/** The whole list. Row 62 is a setting of the proxy, row 83 a mode of the launcher: their own tests have them. */
+/** The attempts of a server behind a sidecar; those of rows-starts.ts and rows-serve.ts have no server. */
 import type { Attempt } from './attempt.ts'
 import { egressRows } from './rows-egress.ts'
 import { fileRows } from './rows-files.ts'

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { call, post, send } from '../support/wire.ts'
 import type { Args } from './attempt.ts'
+import { endWithUs, plainly } from './children.ts'
 
 export interface Ran {
   readonly exit?: number | null
@@ -107,8 +108,9 @@ export function unconfined(
   spawnOptions: object,
   program: string,
 ): Session & { pid: number } {
-  const [file, ...args] = command as [string, ...string[]]
-  const child: ChildProcess = spawn(file, args, { detached: true, ...spawnOptions })
+  const [env, ...plain] = plainly
+  const child: ChildProcess = spawn(env, [...plain, ...command], { detached: true, ...spawnOptions })
+  endWithUs(child)
   const waiting = new Map<number, (answer: Answer | undefined) => void>()
   let next = 1
   if (child.stdout === null || child.stdin === null) throw new Error('the attacker has no pipes')

@@ -2,18 +2,16 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { pathToFileURL } from 'node:url'
 import { openSession, send } from '../support/wire.ts'
 import type { ProfileName } from './attempt.ts'
-import { fixtures } from './build.ts'
-import { names } from './profiles.ts'
+import { built, fixtures } from './build.ts'
+import { endWithUs, plainly } from './children.ts'
+import { namesFor } from './profiles.ts'
 import { type Session, throughSidecar } from './session.ts'
 import type { World } from './world.ts'
 
-/** ESCAPE_SIDECAR: where it is installed, as in a container. */
-export const built =
-  process.env['ESCAPE_SIDECAR'] ?? fileURLToPath(new URL('../../dist/bin/mcp-sidecar.js', import.meta.url))
-const launcher = join(built, '..', '..', 'launcher', 'mcp-sidecar-launcher')
+export const launcher = join(built, '..', '..', 'launcher', 'mcp-sidecar-launcher')
 
 /** Why nothing can be confined here; undefined where it can. */
 export function missing(): string | undefined {
@@ -39,11 +37,12 @@ function spawnSidecar(
   args: readonly string[],
 ): { child: ChildProcess; lines: LogLine[]; errors: () => string } {
   const preload = pathToFileURL(join(fixtures, 'resolver.mjs'))
-  preload.searchParams.set('names', JSON.stringify(names))
+  preload.searchParams.set('names', JSON.stringify(namesFor(world.listeners.sniAddress)))
   preload.searchParams.set('log', world.lookups)
   // Whoever starts it may have left it descriptors that are nobody's business.
   const secret = openSync(world.secret, 'r')
-  const child = spawn(process.execPath, ['--import', preload.href, built, ...args], {
+  const [env, ...plain] = plainly
+  const child = spawn(env, [...plain, process.execPath, '--import', preload.href, world.sidecar, ...args], {
     ...world.identity,
     cwd: world.base,
     detached: true,
@@ -51,6 +50,7 @@ function spawnSidecar(
     stdio: ['ignore', 'pipe', 'pipe', secret],
   })
   closeSync(secret)
+  endWithUs(child)
   const lines: LogLine[] = []
   let rest = ''
   let stderr = ''
@@ -134,7 +134,14 @@ export class EscapeSidecar {
   /** A session, and with it a server process of its own. */
   async open(): Promise<Session> {
     const headers = { Authorization: `Bearer ${this.#world.token}` }
-    const session = await openSession(this.url, { headers })
+    const session = await openSession(this.url, { headers }).catch((error: unknown) => {
+      throw new Error(
+        `${String(error)}\n${this.lines
+          .slice(-8)
+          .map((line) => JSON.stringify(line))
+          .join('\n')}`,
+      )
+    })
     return throughSidecar(this.url, session, this.#world.attempts)
   }
 
@@ -142,9 +149,9 @@ export class EscapeSidecar {
   async serves(): Promise<boolean> {
     if (!this.alive || (await send(`${this.adminUrl}/healthz`, 'GET')).status !== 200) return false
     const session = await this.open()
-    const { value } = await session.eval('return 1 + 1')
+    const { exit } = await session.run('/bin/sh', ['-c', 'exit 7'])
     await session.close()
-    return value === 2
+    return exit === 7
   }
 
   /** Codes of what is not enforced, as the sidecar reported them. */

@@ -2,6 +2,7 @@
 import t from 'tap'
 import { withoutSandbox } from './run.ts'
 
+t.setTimeout(300_000)
 const nobody = 65534
 const uids = process.getuid?.() === 0 ? [0, nobody] : [process.getuid?.() ?? nobody]
 

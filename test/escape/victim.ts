@@ -1,6 +1,7 @@
 /** A process that attempts aim at (test/fixtures/escape/victim.c), and what it saw of them. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
+import { endWithUs } from './children.ts'
 
 export interface VictimFacts {
   readonly pid: number
@@ -32,8 +33,6 @@ type Event = { readonly event: string } & Record<string, unknown>
 
 export class Victim {
   readonly facts: VictimFacts
-  /** By what it was reached so far. */
-  readonly reached: readonly string[]
   readonly #child: ChildProcess
   readonly #events: Events
 
@@ -41,23 +40,26 @@ export class Victim {
     this.#child = child
     this.facts = facts
     this.#events = events
-    this.reached = events.reached
   }
 
-  /** @param folder its own */
-  static async start(program: string, folder: string, identity: object): Promise<Victim> {
+  /**
+   * @param folder its own
+   * @param reached where it is written what reached it
+   */
+  static async start(program: string, folder: string, identity: object, reached: string[]): Promise<Victim> {
     const child = spawn(program, [folder], {
       ...identity,
       detached: true,
       env: { VICTIM_SECRET: 'canary-in-environment' },
       stdio: ['pipe', 'pipe', 'inherit'],
     })
-    const events = new Events(child)
+    endWithUs(child)
+    const events = new Events(child, reached)
     const facts = (await events.next('ready')) as unknown as VictimFacts
     return new Victim(child, facts, events)
   }
 
-  /** Resolves when everything that reached it before is in {@link reached}. */
+  /** Resolves when everything that reached it before is written. */
   async settled(): Promise<void> {
     const heard = this.#events.next('heard')
     this.#child.stdin?.write('?')
@@ -81,14 +83,13 @@ export class Victim {
 }
 
 class Events {
-  readonly reached: string[] = []
   readonly #waiting: { readonly event: string; readonly resolve: (event: Event) => void }[] = []
 
-  constructor(child: ChildProcess) {
+  constructor(child: ChildProcess, reached: string[]) {
     if (child.stdout === null) throw new Error('the victim has no stdout')
     createInterface({ input: child.stdout }).on('line', (line) => {
       const event = JSON.parse(line) as Event
-      if (event.event === 'reached') this.reached.push(`${event['by']} ${event['signal'] ?? ''}`.trim())
+      if (event.event === 'reached') reached.push(`${event['by']} ${event['signal'] ?? ''}`.trim())
       const index = this.#waiting.findIndex((each) => each.event === event.event)
       if (index >= 0) this.#waiting.splice(index, 1)[0]?.resolve(event)
     })

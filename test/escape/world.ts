@@ -16,7 +16,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ProfileName } from './attempt.ts'
-import { buildPrograms, fixtures } from './build.ts'
+import { buildPrograms, built, cappedBuild, fixtures } from './build.ts'
 import { type Listeners, openListeners } from './listeners.ts'
 import { profiles } from './profiles.ts'
 import { Victim } from './victim.ts'
@@ -53,10 +53,12 @@ export interface World extends Places {
   readonly uid: number
   /** For spawn: as whom. */
   readonly identity: { readonly uid?: number; readonly gid?: number }
+  /** The program under test. */
+  readonly sidecar: string
   readonly listeners: Listeners
   readonly victim: Victim
   readonly profile: (name: ProfileName) => string
-  /** What reached anybody whom nothing may reach. */
+  /** What reached anybody whom nothing may reach, in the order in which it did. */
   reached(): Promise<readonly string[]>
   close(): Promise<void>
 }
@@ -69,13 +71,16 @@ function findPython(): Places['python'] {
   return undefined
 }
 
-export async function makeWorld(uid: number): Promise<World> {
+/** @param abi the newest Landlock that the launcher sees; default what there is */
+export async function makeWorld(uid: number, abi?: number): Promise<World> {
   const root = process.getuid?.() === 0
-  const identity = root ? { uid, gid: uid } : {}
+  // Becoming who one is already takes a capability that root may have lost.
+  const identity = process.getuid?.() === uid ? {} : { uid, gid: uid }
+  const reached: string[] = []
   const base = mkdtempSync(join(realpathSync(tmpdir()), 'mcp-sidecar-escape-'))
   const own = (path: string, mode: number): string => {
     chmodSync(path, mode)
-    if (root) chownSync(path, uid, uid)
+    if (root && uid !== 0) chownSync(path, uid, uid)
     return path
   }
   own(base, 0o755)
@@ -89,21 +94,21 @@ export async function makeWorld(uid: number): Promise<World> {
   }
 
   const program = folder('program', 0o755)
-  const built = buildPrograms()
+  const programs = buildPrograms()
   const put = (from: string, name: string): string => {
     copyFileSync(from, join(program, name))
     return own(join(program, name), 0o755)
   }
-  const attempts = put(built.attempts, 'attempts')
+  const attempts = put(programs.attempts, 'attempts')
   const server = put(join(fixtures, 'attacker-server.mjs'), 'attacker-server.mjs')
   put(join(fixtures, 'probes.mjs'), 'probes.mjs')
   put(join(fixtures, 'attacker.py'), 'attacker.py')
-  const setuid = put(built.attempts, 'setuid')
-  const capable = put(built.attempts, 'capable')
+  const setuid = put(programs.attempts, 'setuid')
+  const capable = put(programs.attempts, 'capable')
   if (root) {
-    chownSync(setuid, 0, 0)
+    if (uid !== 0) chownSync(setuid, 0, 0)
     chmodSync(setuid, 0o4755)
-    execFileSync(built.attempts, ['16', 'give-capability', capable])
+    execFileSync(programs.attempts, ['16', 'give-capability', capable])
   }
 
   const shown = folder('shown')
@@ -121,15 +126,17 @@ export async function makeWorld(uid: number): Promise<World> {
     'config.yaml',
     '# canary-in-config\nauth: { bearer: { tokenFile: ./tokens } }\nlog: { level: debug }\n',
   )
-  const listeners = await openListeners()
+  const listeners = await openListeners(reached)
   const ca = file(shown, 'ca.pem', listeners.ca, 0o644)
   file(shown, 'file', 'shown\n', 0o644)
+  copyFileSync(programs.attempts, join(shown, 'program'))
+  own(join(shown, 'program'), 0o755)
   file(data, 'file', 'data\n')
   symlinkSync(secret, join(shown, 'link'))
   symlinkSync(secrets, join(data, 'folder-link'))
   const lookups = file(secrets, 'lookups', '')
 
-  const victim = await Victim.start(built.victim, folder('victim'), identity)
+  const victim = await Victim.start(programs.victim, folder('victim'), identity, reached)
   await listeners.forbidPath(join(data, 'inside.sock'))
   chmodSync(join(data, 'inside.sock'), 0o777)
 
@@ -160,6 +167,7 @@ export async function makeWorld(uid: number): Promise<World> {
     ...paths,
     uid,
     identity,
+    sidecar: abi === undefined ? built : cappedBuild(join(built, '..', '..'), join(base, 'capped'), abi),
     listeners,
     victim,
     profile: (name) => {
@@ -168,7 +176,7 @@ export async function makeWorld(uid: number): Promise<World> {
     },
     reached: async () => {
       await Promise.all([listeners.settled(), victim.died ? undefined : victim.settled()])
-      return [...listeners.reached, ...victim.reached, ...(victim.died ? ['the victim died'] : [])]
+      return victim.died ? [...reached, 'the victim died'] : [...reached]
     },
     close: async () => {
       victim.kill()

@@ -181,3 +181,18 @@ t.test('to hide a file is to hide what its links lead to', async (t) => {
   writeFileSync(join(dir, 'mounted/..2026_2/token'), 'y')
   t.ok(hiddenPaths(fileFacts(), own).includes(join(dir, 'mounted')), 'whatever is mounted next')
 })
+
+t.test('a link to all files, processes or devices is none to grant', async (t) => {
+  t.testdir({})
+  for (const [name, target] of [
+    ['a', '/'],
+    ['p', '/proc'],
+    ['s', '/proc/1'],
+    ['d', '/dev'],
+  ] as const) {
+    link(t, target, name)
+    t.same(problems(t, { read: [name] }), [
+      `filesystem.read.0: DIR/${name} leads to ${target}, which is no path to grant`,
+    ])
+  }
+})

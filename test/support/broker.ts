@@ -1,5 +1,5 @@
 /** The launcher's connect broker without the rest of the launcher: compiled here, below a proxy that the test plays. */
-import { execFileSync, type SpawnOptions, spawn } from 'node:child_process'
+import { execFileSync, type SpawnOptions, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
@@ -25,6 +25,13 @@ export const noCompiler: string | undefined = (() => {
   }
 })()
 
+/** Whether it takes these flags, and can link with them. */
+export function compiles(flags: readonly string[]): boolean {
+  const input = 'int main(void) { return 0; }'
+  const options = [...flags, '-x', 'c', '-o', '/dev/null', '-']
+  return spawnSync(compiler, options, { input, stdio: ['pipe', 'ignore', 'ignore'] }).status === 0
+}
+
 /** The python3 itself, not a script that looks for one. */
 export const python: string | undefined = (() => {
   try {
@@ -42,16 +49,20 @@ export interface Programs {
 
 const warnings = ['-Wall', '-Wextra', '-Werror', '-Wconversion', '-Wsign-conversion', '-Wshadow']
 
+const brokerParts = 'broker broker_thread target hand_over endpoint dial tunnel bind signals'.split(' ')
+
 /** Compiles driver and children into a folder that is gone when this process ends. */
 export function compile(flags: readonly string[] = ['-O2', '-static']): Programs {
   const folder = mkdtempSync(join(tmpdir(), 'mcp-sidecar-broker-'))
   process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
   chmodSync(folder, 0o755)
-  const parts = ['broker', 'target', 'dial', 'bind', 'signals'].map((name) => `${sources}${name}.c`)
+  const parts = brokerParts.map((name) => `${sources}${name}.c`)
   const build = (name: string, more: readonly string[]): string => {
     const program = join(folder, name)
     const source = `${fixtures}${name}.c`
-    execFileSync(compiler, ['-std=gnu11', '-o', program, source, ...more], { stdio: ['ignore', 'ignore', 'inherit'] })
+    execFileSync(compiler, ['-std=gnu11', '-o', program, source, ...more], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    })
     return program
   }
   return {
@@ -64,13 +75,11 @@ export function compile(flags: readonly string[] = ['-O2', '-static']): Programs
 /** What the driver says at the end. */
 export interface DriverReport {
   readonly code: number
-  /** Open ones of the broker's process: before COMMAND, after it, after broker_close. */
+  /** Open ones of the broker's process: before COMMAND, within three seconds after it, after broker_close. */
   readonly descriptors: readonly [number, number, number]
   readonly residentKiB: readonly [number, number]
-  /** Longest broker_run. */
+  /** Longest broker_run; a broker with a thread does nothing in it. */
   readonly longestRunUs: number
-  /** 1: something was still under way three seconds after COMMAND had ended. */
-  readonly pending: 0 | 1
 }
 
 export interface Outcome {
@@ -106,6 +115,13 @@ export async function run(
   const lines = stdout.matchAll(/^(\S+) (-?\d+)$/gm)
   const values = Object.fromEntries([...lines].map(([, name, value]) => [name, Number(value)]))
   return { code: code ?? -1, stdout, stderr, values, report: JSON.parse(report) }
+}
+
+/** Nothing is left open, and nothing under way. */
+export function clean(t: Pick<Test, 'equal' | 'ok'>, { report }: Outcome): void {
+  const [before, after, closed] = report.descriptors
+  t.equal(after, before, 'no descriptor is left')
+  t.ok(closed === before - 2 || closed === before - 3, 'broker_close closes the listener and its own')
 }
 
 /** One request that reached the proxy. */

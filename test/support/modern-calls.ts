@@ -182,6 +182,7 @@ export function countingMetrics(): Metrics & { readonly drops: Map<string, numbe
     sessionOpened: nothing,
     sessionClosed: nothing,
     egress: nothing,
+    egressBytes: nothing,
     processStarted: nothing,
     processExited: nothing,
     processRestarted: nothing,

@@ -363,7 +363,7 @@ t.test('a process that ends fails its call, and those who wait get another', asy
   const first = tool('ask', asks)
   await until(() => first.asked.length === 1, 'it is taken', 15_000)
   const waiting = [tool('pid'), tool('pid')]
-  links[0]?.process.killGroup('SIGKILL')
+  process.kill(-(links[0]?.process.pid as number), 'SIGKILL')
   t.match((await first.over()).error, { code: 'ERR_UPSTREAM_EXIT' })
   for (const each of waiting) t.equal((await each.over()).error, undefined, 'nobody is given the dead one')
   t.equal(started(), 2)

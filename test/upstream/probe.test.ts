@@ -50,6 +50,7 @@ const metrics: Metrics = {
   sessionOpened: nothing,
   sessionClosed: nothing,
   egress: nothing,
+  egressBytes: nothing,
   processStarted: nothing,
   processExited: nothing,
   processRestarted: nothing,

@@ -39,6 +39,7 @@ function grantable(path: string): Parsed<string> {
   // It would open the processes of others, whatever `proc` says.
   if (path === '/proc' || path.startsWith('/proc/'))
     return bad('is granted by filesystem.proc (self or all), not as a path')
+  if (path === '/dev') return bad('holds every device there is: name what is needed of it, such as /dev/shm')
   return good(path)
 }
 

@@ -157,6 +157,10 @@ export const profileSettings = object(
     known: {
       read: `${NOT_HERE} filesystem: { read: [...] }`,
       write: `${NOT_HERE} filesystem: { write: [...] }`,
+      privileged: 'is refused: nothing can be kept from a privileged process; leave it out',
+      builtin: 'is how an MCPServer writes it: write permissions: none, network or full-access',
+      inline: 'is how an MCPServer writes it: write filesystem and network',
+      permissionProfile: 'stands only around a profile in a file of its own: leave it out',
     },
   },
 )

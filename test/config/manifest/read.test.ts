@@ -63,6 +63,9 @@ t.test('the documents of the API load as they are, in any order and spread over 
   t.same(plain(await from('server.yaml', 'route.yaml', 'gateway-configmap.yaml')), {
     ...(plain(config) as object),
     manifests: ['server.yaml', 'route.yaml', 'gateway-configmap.yaml'].map(fixture),
+    protectedPaths: config.protectedPaths.map((path) =>
+      path === fixture('gateway.yaml') ? fixture('gateway-configmap.yaml') : path,
+    ),
   })
 })
 

@@ -46,7 +46,6 @@ t.test('a container without a command cannot be started, unless another is given
 
 t.test('what belongs to others, or to a later version, is listed and never dropped', async (t) => {
   const lines = `version: 1.2.3
-permissionProfile: { builtin: none }
 serviceAccount: github
 secrets: [{ name: a, key: b, targetEnvName: C }]
 port: 8080`
@@ -56,7 +55,6 @@ port: 8080`
     ...['version', 'serviceAccount', 'secrets', 'port'].map(
       (key) => `${key} of MCPServer team-a/github: belongs to the operator`,
     ),
-    'permissionProfile (none) of MCPServer team-a/github: file system and network rights are not enforced in this version',
     'other containers of MCPServer team-a/github: belongs to the operator',
     'envFrom of MCPServer team-a/github: set the variables in server.env',
     'workingDir of MCPServer team-a/github: set server.cwd',
@@ -73,6 +71,8 @@ t.test('a server elsewhere is the affair of the gateway', async (t) => {
 })
 
 t.test('every spelling of a permission profile is validated', async (t) => {
+  const text = '{"read": ["/data"]}'
+  const configMaps = { 'p/k': text, 'p/permissions.json': text }
   for (const profile of [
     '{ builtin: none }',
     '{ builtin: { name: none } }',
@@ -83,7 +83,7 @@ t.test('every spelling of a permission profile is validated', async (t) => {
     '{ inline: { allow: [{ network: { allowHost: ["*.x.com"], allowCIDR: [10.0.0.0/8] } }] } }',
     '{ inline: { read: [/data], write: [], network: { outbound: { allowHost: [a.b], allowPort: [443] } } } }',
   ])
-    t.same(await problems(t, [server(`permissionProfile: ${profile}`)]), [], profile)
+    t.same(await problems(t, [server(`permissionProfile: ${profile}`)], { configMaps }), [], profile)
   for (const [profile, wanted] of [
     ['{}', /needs one of builtin, configMap, inline/],
     ['{ builtin: none, inline: {} }', /exclude each other/],

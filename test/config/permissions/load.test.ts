@@ -89,6 +89,11 @@ t.test('what is wrong is said where it stands', async (t) => {
       'c.yaml:1:39: permissions.network.allowHost[0]: "a:1" has a port in it: write the name alone, ports go into allowPort',
     ],
     [
+      { 'c.yaml': 'permissions: { builtin: none }' },
+      undefined,
+      'c.yaml:1:16: permissions: builtin is how an MCPServer writes it: write permissions: none, network or full-access',
+    ],
+    [
       { 'c.yaml': 'permissions: { networks: {} }' },
       undefined,
       'c.yaml:1:16: permissions: unknown key: did you mean network?',

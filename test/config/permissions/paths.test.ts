@@ -27,6 +27,7 @@ t.test('any other path is refused, with the right spelling', async (t) => {
     ['/', 'is the whole file system: name folders, or use the builtin profile full-access'],
     ['/proc', 'is granted by filesystem.proc (self or all), not as a path'],
     ['/proc/self/root', 'is granted by filesystem.proc (self or all), not as a path'],
+    ['/dev', 'holds every device there is: name what is needed of it, such as /dev/shm'],
     ['/a\0b', 'must not contain a NUL character'],
     [`/${'a'.repeat(4095)}`, 'is longer than 4095 bytes'],
     ['', 'is empty: give it a value or leave it out'],

@@ -259,6 +259,10 @@ t.test('everything that is wrong is said, each at its line and column', async (t
       'env: {}\n---\nenv: {}',
       'p.yaml:2:1: a second document begins here (---): the file holds only one; OME documents are named with --manifest',
     ],
+    [
+      'network: { allowHost: [*.a.b] }',
+      'p.yaml:1:24: aliases (*name) point nowhere or stand for more than 100 nodes: write the values out, and put quotes around text that begins with *',
+    ],
     // Both ends of the file, in the order of the file.
     [
       'network: { allowPort: [0] }\nfilesystem: { read: [a] }',

@@ -171,7 +171,7 @@ t.test('each part is found where it was written', async (t) => {
     network: { outbound: { allow_host: ['.a.b', '10.0.0.1'], allow_port: [1, 2] } },
   })
   t.equal(at(['filesystem', 'write', 0]), 'p.json:1:11')
-  t.equal(at(['network', 'hosts', 1]), 'p.json:1:56')
-  t.equal(at(['network', 'cidrs', 0]), 'p.json:1:63')
-  t.equal(at(['network', 'ports', 1]), 'p.json:1:91')
+  t.equal(at(['network', 'hosts', 1]), 'p.json:1:54')
+  t.equal(at(['network', 'cidrs', 0]), 'p.json:1:61')
+  t.equal(at(['network', 'ports', 1]), 'p.json:1:89')
 })

@@ -1,0 +1,152 @@
+/** What the sandbox costs a server: its start, a message over stdio, a connection. Without the sidecar's own work. */
+import { spawn } from 'node:child_process'
+import { createServer } from 'node:net'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url))
+const built = (path) => import(here(`../dist/src/${path}`))
+
+/** How a server is started. */
+export const ways = ['plain', 'none', 'allowlist']
+
+export const sandboxFigures = {
+  launch: { label: 'Start and end of a small program', unit: 'ms', digits: 2 },
+  roundTrip: { label: 'A message over stdio and its answer', unit: 'µs', digits: 1 },
+  connect: { label: 'A connection to a listener on loopback', unit: 'µs', digits: 0 },
+}
+
+/** The differences are medians of the rounds', the ratio the median of the rounds' ratios. */
+export const sandboxTargets = [
+  { text: 'a start costs at most 5 ms more', key: 'launch', way: 'none', more: 5 },
+  { text: 'a start with a broker costs at most 5 ms more', key: 'launch', way: 'allowlist', more: 5 },
+  {
+    text: 'a message costs nothing measurable: 0.97 of the speed or better',
+    key: 'roundTrip',
+    way: 'none',
+    speed: 0.97,
+  },
+  { text: 'a connection costs at most 200 µs more', key: 'connect', way: 'allowlist', more: 200 },
+]
+
+/** Adds one value for each way and round to `results`. */
+export async function measureSandbox({ settings, results, say }) {
+  const { Egress } = await built('egress/egress.js')
+  const { findLauncher } = await built('sandbox/launcher.js')
+  const { createSandbox } = await built('sandbox/sandbox.js')
+  const { profileWith, NO_NETWORK, NO_FILES } = await built('core/profile.js')
+  const { systemClock } = await built('observe/clock.js')
+  const launcher = findLauncher()
+  if (launcher === undefined) {
+    say('sandbox: there is no launcher; a C compiler was missing when the sidecar was built')
+    return
+  }
+  const log = { debug() {}, info() {}, warn() {}, error() {} }
+  const egress = await Egress.start({ clock: systemClock, log, ownPorts: () => [], onVerdict() {} })
+  const listener = createServer((socket) =>
+    socket
+      .on('error', () => {})
+      .resume()
+      .on('end', () => socket.end()),
+  )
+  await new Promise((resolve) => listener.listen(0, '127.0.0.1', resolve))
+  const filesystem = { ...NO_FILES, read: [{ path: here('.').replace(/\/$/, ''), execute: true, optional: false }] }
+  const network = { ...NO_NETWORK, mode: 'allowlist', cidrs: ['127.0.0.1/32'] }
+  const sandbox = (profile) =>
+    createSandbox({
+      ...{ profile, launcher, hidden: [], graceMs: 100, requireContainerSeccomp: false, onReport() {} },
+      admit:
+        profile.network.mode === 'allowlist' ? () => egress.admit(network, { name: 'bench' }) : undefined,
+    })
+  const sandboxes = {
+    none: await sandbox(profileWith('none', { filesystem })),
+    allowlist: await sandbox(profileWith('allowlist', { filesystem, network })),
+  }
+  const start = (way, command) => {
+    const env = { PATH: process.env.PATH ?? '' }
+    const launch = way === 'plain' ? { command, env } : sandboxes[way].launch(command, env)
+    const [file, ...args] = launch.command
+    const stdio = ['pipe', 'pipe', 'inherit', ...(launch.policy === undefined ? [] : ['pipe', 'pipe'])]
+    const child = spawn(file, args, { env: launch.env, stdio, detached: true })
+    child.stdio[3]?.end(launch.policy)
+    child.stdio[4]?.resume()
+    child.once('exit', () => launch.ended?.())
+    return child
+  }
+  try {
+    await starts(start, settings, results)
+    await messages(start, settings, results)
+    await connections(start, settings, results, listener.address().port)
+  } finally {
+    listener.close()
+    await egress.close()
+  }
+}
+
+const inTurn = (round) => ways.map((_, i) => ways[(i + round) % ways.length])
+
+async function starts(start, { launchRounds }, results) {
+  for (let round = 0; round < launchRounds; round++) {
+    for (const way of inTurn(round)) {
+      const from = performance.now()
+      const child = start(way, ['/bin/true'])
+      const code = await new Promise((resolve) => child.once('exit', resolve))
+      if (code !== 0) throw new Error(`${way}: /bin/true exited with ${code}`)
+      results.add('launch', way, performance.now() - from)
+    }
+  }
+}
+
+/** A server for each way, which answer in turn. */
+async function servers(start, args, work) {
+  const running = ways.map((way) => {
+    const child = start(way, [process.execPath, ...args])
+    const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+    const ask = async (text) => {
+      child.stdin.write(`${text}\n`)
+      const { value, done } = await lines.next()
+      if (done) throw new Error(`${way}: the server ended`)
+      return value
+    }
+    return { way, child, ask }
+  })
+  try {
+    await work(running)
+  } finally {
+    for (const { child } of running) child.stdin.end()
+    await Promise.all(
+      running.map(({ child }) => child.exitCode ?? new Promise((resolve) => child.once('exit', resolve))),
+    )
+  }
+}
+
+const turned = (list, round) => list.map((_, i) => list[(i + round) % list.length])
+
+function messages(start, { messageRounds, messages: count }, results) {
+  return servers(start, [here('stdio-server.mjs')], async (running) => {
+    const call =
+      '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hello"}}}'
+    for (let round = -1; round < messageRounds; round++) {
+      for (const { way, ask } of turned(running, round + 1)) {
+        const from = performance.now()
+        for (let i = 0; i < count; i++)
+          if (!(await ask(call)).includes('hello')) throw new Error('a wrong answer')
+        // The first round warms up.
+        if (round >= 0) results.add('roundTrip', way, ((performance.now() - from) * 1000) / count)
+      }
+    }
+  })
+}
+
+function connections(start, { connectRounds, connects }, results, port) {
+  return servers(start, [here('connect-server.mjs'), String(port)], async (running) => {
+    const able = running.filter(({ way }) => way !== 'none')
+    for (let round = -1; round < connectRounds; round++) {
+      for (const { way, ask } of turned(able, round + 1)) {
+        const micros = Number(await ask(String(connects)))
+        if (!(micros > 0)) throw new Error(`${way}: no connection`)
+        if (round >= 0) results.add('connect', way, micros)
+      }
+    }
+  })
+}
