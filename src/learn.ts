@@ -13,6 +13,7 @@ import { type LearnedProfile, learnedProfile } from './sandbox/learned.ts'
 import { learnedText } from './sandbox/learned-text.ts'
 import { Observed } from './sandbox/observed.ts'
 import { checkPaths } from './sandbox/profile.ts'
+import { Unenforceable } from './sandbox/sandbox.ts'
 
 export interface LearnOptions {
   /** Where the profile goes; undefined: standard output. */
@@ -61,14 +62,16 @@ export async function learn(
   await Promise.race([context.stopped(), ...(ms === undefined ? [] : [passed(ms)])])
   await sidecar.stop()
   await passed(lastWordsMs)
+  // The profile itself will be the sidecar's, and no server may change it.
+  const protectedPaths = [...config.protectedPaths, ...(file === undefined ? [] : [file])]
   const profile = learnedProfile(observed, {
     files: fileFacts(),
-    protectedPaths: config.protectedPaths,
+    protectedPaths,
     home: env['HOME'],
     ownAddresses: new Set(interfaceAddresses()),
   })
   const text = learnedText(profile, about(config.server.command))
-  const remarks = [...profile.review, ...problems(text, config.protectedPaths)]
+  const remarks = [...profile.review, ...problems(text, protectedPaths)]
   if (file === undefined) stdout.write(text)
   else await save(file, text, force)
   stderr.write(`${farewell(output, remarks, profile, config.server.command).join('\n')}\n`)
@@ -81,8 +84,15 @@ async function started(
   try {
     return await startSidecar(config, context)
   } catch (thrown) {
-    if (!(thrown instanceof StartError)) throw thrown
-    throw new StartError(`the server cannot be watched: ${thrown.message}`, { cause: thrown })
+    if (!(thrown instanceof StartError && thrown.cause instanceof Unenforceable)) throw thrown
+    const { mechanism, reason } = thrown.cause.report.refusal ?? {
+      mechanism: 'launcher',
+      reason: thrown.message,
+    }
+    throw new StartError(
+      `the files that a server uses cannot be watched here: ${mechanism}: ${reason}; learn on Linux 5.9 or later, where no other seccomp listener watches this process, and use the profile here`,
+      { cause: thrown },
+    )
   }
 }
 

@@ -23,6 +23,9 @@ auth:
     tokenFile: ./tokens
   oidc:
     issuer: https://login.example.com
+permissions:
+  filesystem: { read: [/srv/docs] }
+  network: { allowHost: [api.example.com], allowPort: [443] }
 authorization:
   rules:
     - principals: ['group:dev', 'serviceaccount:ci/runner']

@@ -31,8 +31,9 @@ export const RULES: readonly Rule[] = [
   {
     reads: ['listen.host', 'permissions', 'manifests'],
     doc: 'Listening on an address that is not loopback needs `permissions`, or those of an MCPServer document: what others use may do only what somebody has decided.',
-    check: ({ config: { listen, permissions }, at }) =>
-      isLoopback(listen.host) || permissions !== undefined
+    check: ({ config: { listen, permissions }, value, at }) =>
+      // One that could not be read is a choice, too, and its problems are told.
+      isLoopback(listen.host) || permissions !== undefined || value('permissions') !== undefined
         ? []
         : [
             {

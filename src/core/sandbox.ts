@@ -169,6 +169,8 @@ export interface Launch {
   readonly env: Readonly<Record<string, string>>
   /** For descriptor 3; undefined when the command is started as it is. */
   readonly policy: Buffer | undefined
+  /** Of the server itself, as the launcher reports it; undefined before, and without a launcher. */
+  readonly pid: number | undefined
   /** Takes each line of descriptor 4. */
   status(line: string): void
   /** Why it ended, or was not started, as far as that is known beyond its exit code. */

@@ -223,6 +223,7 @@ static bool read_record(struct reading *reading, const char *key, char *value) {
     policy->require_container_seccomp = true;
   } else if (equal(key, "learn")) {
     if (!equal(value, "1")) return bad(reading, "%s: not 1: %s", key, value);
+    if (reading->serve) return bad(reading, "%s: not over a socket: what is told would be files of another container", key);
     policy->learn = true;
   } else if (equal(key, "self-test")) return read_switch(reading, key, value, &policy->self_test);
   else if (equal(key, "env") || equal(key, "env.pass") || equal(key, "arg") || equal(key, "cwd")) return read_word(reading, key, value);

@@ -336,21 +336,52 @@ static int by_call(const void *left, const void *right) {
   return one < other ? -1 : one > other;
 }
 
+/* Neighbours with one and the same answer are one leaf: half of the filter would be leaves of a single call. */
+#define MOST_IN_GROUP 6
+struct group {
+  size_t first;
+  size_t count;
+};
+static struct group groups[MOST_BLOCKS];
+
+static size_t make_groups(void) {
+  size_t count = 0;
+  for (size_t i = 0; i < block_count; i++) {
+    struct group *last = count > 0 ? &groups[count - 1] : NULL;
+    const struct block *block = &blocks[i], *before = last != NULL ? &blocks[last->first] : NULL;
+    bool same = last != NULL && last->count < MOST_IN_GROUP && block->end - block->start == 1 && before->end - before->start == 1 &&
+                parts.code[block->start].k == parts.code[before->start].k;
+    if (same) last->count++;
+    else groups[count++] = (struct group){i, 1};
+  }
+  return count;
+}
+
+static void leaf(struct program *program, const struct group *group) {
+  const struct block *block = &blocks[group->first];
+  if (group->count > 1) {
+    for (size_t i = 0; i < group->count; i++) emit(program, JUMP_EQUAL, block[i].call, (uint8_t)(group->count - i), 0);
+    answer(program, SC_ALLOW);
+    answer(program, parts.code[block->start].k);
+    return;
+  }
+  uint16_t from = only_if(program, JUMP_EQUAL, block->call);
+  for (uint16_t at = block->start; at < block->end; at++) {
+    const struct sc_instruction *each = &parts.code[at];
+    emit(program, each->code, each->k, each->jump_true, each->jump_false);
+  }
+  landing(program, from);
+  answer(program, SC_ALLOW);
+}
+
 static void tree(struct program *program, size_t first, size_t count) {
   if (count == 1) {
-    const struct block *block = &blocks[first];
-    uint16_t from = only_if(program, JUMP_EQUAL, block->call);
-    for (uint16_t at = block->start; at < block->end; at++) {
-      const struct sc_instruction *each = &parts.code[at];
-      emit(program, each->code, each->k, each->jump_true, each->jump_false);
-    }
-    landing(program, from);
-    answer(program, SC_ALLOW);
+    leaf(program, &groups[first]);
     return;
   }
   size_t half = count / 2;
   /* Left lies right behind; to the right it may be further than a conditional jump reaches. */
-  emit(program, JUMP_FROM, blocks[first + half].call, 0, 1);
+  emit(program, JUMP_FROM, blocks[groups[first + half].first].call, 0, 1);
   uint16_t jump = emit(program, JUMP, 0, 0, 0);
   tree(program, first, half);
   program->code[jump].k = (uint32_t)program->length - jump - 1U;
@@ -370,7 +401,7 @@ static void build(struct program *program, const struct policy *policy, const st
   answer_if(program, JUMP_SET, X32_BIT, DENY(ENOSYS));
 #endif
   answer_if(program, JUMP_ABOVE, NEWEST_SYSCALL, DENY(ENOSYS));
-  tree(program, 0, block_count);
+  tree(program, 0, make_groups());
 }
 
 int seccomp_apply(const struct policy *policy, const struct layers *layers) {

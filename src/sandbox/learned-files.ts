@@ -78,11 +78,15 @@ function writtenPaths(
       if (isWhole(folder, around) || (isTemporary(folder) && !isProtected(folder, around)))
         folders.set(folder, [...(folders.get(folder) ?? []), path])
       else if (files.at(path).kind === 'file' || isWholeFolder(path, around)) single.add(path)
+      else if (isTemporary(folder))
+        review.add(
+          `it made temporary files in ${folder}, which holds something of the sidecar: move that, or see that it keeps to TMPDIR`,
+        )
       else review.add(`it made or removed ${path}, and ${folder} is not granted as a whole`)
     } else if (accesses.has('write') && !given.writes(path)) {
       const { kind } = files.at(path)
       if (kind === 'file') single.add(path)
-      else if (kind !== 'missing') review.add(`it wrote to ${path}, which is no file that can be granted`)
+      else if (kind !== 'missing') review.add(`it used ${path}, which is no file that can be granted`)
     }
   }
   const [many, few] = crowded([...single], mostSiblings, around)
@@ -127,7 +131,7 @@ function readPaths(
   const readable = has('read').filter((path) => {
     const { kind } = files.at(path)
     if (!wanted(path) || kind === 'missing') return false
-    if (kind !== 'file') review.add(`it read ${path}, which is no file that can be granted`)
+    if (kind !== 'file') review.add(`it used ${path}, which is no file that can be granted`)
     return kind === 'file'
   })
   for (const path of listed.filter((each) => !isWhole(each, around)))

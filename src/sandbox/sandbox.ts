@@ -164,6 +164,7 @@ export class Sandbox implements Confinement {
     const stay = launched ? admit?.() : undefined
     const watch = this.#options.watch?.()
     let reason: string | undefined
+    let pid: number | undefined
     const status = (line: string): void => {
       const event = readStatus(line)
       if (event.event === 'exit') reason = reasonOf(event)
@@ -172,6 +173,7 @@ export class Sandbox implements Confinement {
         this.#report = refusedBy(profile, event, this.#facts)
         onReport(this.#report)
       } else if (event.event === 'report') {
+        pid = event.pid
         this.#report = enforcementOf(profile, event)
         onReport(this.#report)
       } else watch?.(event)
@@ -182,6 +184,9 @@ export class Sandbox implements Confinement {
       env: profile === undefined ? env : confinedEnvironment(profile, env, stay),
       policy: launched ? recordsOf(this.#options, this.#facts, stay) : undefined,
       status,
+      get pid() {
+        return pid
+      },
       get reason() {
         return reason
       },

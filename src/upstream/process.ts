@@ -70,7 +70,6 @@ const statusLineBytes = 64 * 1024
  * first process is gone, or {@link stop} was called and its time has run out, the whole group is killed.
  */
 export class SpawnedProcess implements ServerProcess {
-  readonly pid: number | undefined
   readonly stdin: Writable
   readonly stdout: Readable
   /** Resolves when the group has been killed and the first process reaped. */
@@ -78,6 +77,8 @@ export class SpawnedProcess implements ServerProcess {
   readonly #context: ProcessContext
   readonly #stderr: StderrLines
   readonly #launch: Launch | undefined
+  /** Of the process that was spawned, and its group: the server, or the launcher around it. */
+  readonly #group: number | undefined
   #onEnd: ((reason: string) => void) | undefined
   #ended = false
   #stopping = false
@@ -98,7 +99,7 @@ export class SpawnedProcess implements ServerProcess {
         launch?.policy === undefined ? ['pipe', 'pipe', 'pipe'] : ['pipe', 'pipe', 'pipe', 'pipe', 'pipe'],
       windowsHide: true,
     })
-    this.pid = child.pid
+    this.#group = child.pid
     // Where not even pipes could be made, the error event that follows tells why.
     const { stdin, stdout, stderr, stdio = [] } = child as Partial<ChildProcess>
     if (launch?.policy !== undefined) this.#instruct(launch, launch.policy, stdio)
@@ -148,6 +149,10 @@ export class SpawnedProcess implements ServerProcess {
     })
   }
 
+  get pid(): number | undefined {
+    return this.#launch?.pid ?? this.#group
+  }
+
   get stopping(): boolean {
     return this.#stopping
   }
@@ -187,9 +192,9 @@ export class SpawnedProcess implements ServerProcess {
 
   /** To the whole group. */
   killGroup(signal: 'SIGTERM' | 'SIGQUIT' | 'SIGKILL'): void {
-    if (this.pid === undefined) return
+    if (this.#group === undefined) return
     try {
-      process.kill(-this.pid, signal)
+      process.kill(-this.#group, signal)
     } catch {
       // ESRCH: nobody left in the group.
     }

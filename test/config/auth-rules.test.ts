@@ -21,7 +21,7 @@ t.test('settings without a method would promise a protection that is not', async
 })
 
 t.test('any method makes an address fit for other machines', async (t) => {
-  const outside = 'listen: { host: 0.0.0.0 }\n'
+  const outside = 'permissions: none\nlisten: { host: 0.0.0.0 }\n'
   for (const method of ['apiKey: { keyFile: keys }', 'basic: { passwordFile: users }'])
     t.same(await problems(t, { ...files, 'c.yaml': `${outside}auth: { ${method} }\n` }), [], method)
   t.match(await problems(t, { 'c.yaml': outside }), [/can be reached from other machines/])
@@ -50,14 +50,14 @@ t.test('certificates need somebody who presents them', async (t) => {
 })
 
 t.test('tokens are for this server, which must be known by name on other addresses', async (t) => {
-  const outside = 'listen: { host: 0.0.0.0 }\nauth:\n'
+  const outside = 'permissions: none\nlisten: { host: 0.0.0.0 }\nauth:\n'
   const jwt = '  jwt: { issuer: x, jwksFile: keys }\n'
   const message =
     'tokens for other servers would be accepted: name audiences, or this server as auth.resource'
-  t.same(await problems(t, { ...files, 'c.yaml': `${outside}${jwt}` }), [`c.yaml:3:8: jwt: ${message}`])
+  t.same(await problems(t, { ...files, 'c.yaml': `${outside}${jwt}` }), [`c.yaml:4:8: jwt: ${message}`])
   const oidc =
     '  oidc:\n  - issuer: https://a.example.com\n    audiences: [a]\n  - issuer: https://b.example.com\n'
-  t.same(await problems(t, { ...files, 'c.yaml': `${outside}${oidc}` }), [`c.yaml:6:5: oidc: ${message}`])
+  t.same(await problems(t, { ...files, 'c.yaml': `${outside}${oidc}` }), [`c.yaml:7:5: oidc: ${message}`])
   t.same(
     await problems(t, { ...files, 'c.yaml': `${outside}${jwt}  resource: https://mcp.example.com/mcp\n` }),
     [],

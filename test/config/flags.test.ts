@@ -11,6 +11,7 @@ t.test('the flags are those of the command line, under the keys an option parser
       'auth',
       'bearerTokenFile',
       'serverEra',
+      'serverSocket',
       'topology',
       'adminPort',
       'allowOrigin',

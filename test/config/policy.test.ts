@@ -155,11 +155,16 @@ t.test('what the combination leaves open is said', async (t) => {
   const open = async (yaml: string): Promise<readonly string[]> =>
     (await load(t, { 'c.yaml': yaml, keys: '' })).config.policy.notEnforced
   const bearer = 'auth: { bearer: { tokenFile: keys } }\n'
-  t.match(await open(`listen: { host: 0.0.0.0 }\n${bearer}`), [
+  t.match(await open(`permissions: none\nlisten: { host: 0.0.0.0 }\n${bearer}`), [
     /credentials travel unencrypted unless a proxy/,
   ])
   t.same(await open(bearer), [], 'on a loopback address nobody listens')
-  t.same(await open(`listen: { host: 0.0.0.0, tls: { certFile: keys, keyFile: keys } }\n${bearer}`), [])
+  t.same(
+    await open(
+      `permissions: none\nlisten: { host: 0.0.0.0, tls: { certFile: keys, keyFile: keys } }\n${bearer}`,
+    ),
+    [],
+  )
   t.match(await open('rateLimits: [{ per: ip, requests: 1, window: 1s }]\n'), [
     /each sidecar counts for itself/,
   ])

@@ -30,6 +30,7 @@ t.test('its example is valid', async (t) => {
   t.match(config, {
     server: { command: ['node', 'server.js'] },
     listen: { host: '0.0.0.0' },
+    permissions: { network: { mode: 'allowlist', ports: [443] } },
     limits: { requestTimeoutMs: 120_000 },
   })
 })

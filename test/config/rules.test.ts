@@ -1,5 +1,6 @@
 import t from 'tap'
 import { ConfigError, type Flags, loadConfig, type Problem } from '../../src/config/load.ts'
+import * as documents from './manifest/documents.ts'
 
 async function problems(file: string, flags: Flags = {}, command = ['node']): Promise<readonly Problem[]> {
   const input = { flags: { config: 'c.yaml', ...flags }, env: {}, cwd: '/', command }
@@ -12,6 +13,9 @@ async function problems(file: string, flags: Flags = {}, command = ['node']): Pr
   }
 }
 
+/** Addresses that other machines may reach. */
+const outside = ['0.0.0.0', '::', '10.1.2.3', 'example.com', '128.0.0.1', '::ffff:10.0.0.1']
+
 t.test('a server to run must be named somewhere', async (t) => {
   t.match(await problems('', {}, []), [
     { where: 'command line', message: /^no server to run: write its command after --/ },
@@ -21,18 +25,58 @@ t.test('a server to run must be named somewhere', async (t) => {
 t.test('an address other machines can reach needs a choice of authentication', async (t) => {
   const advice =
     'can be reached from other machines and there is no authentication: name a token file (--bearer-token-file FILE) or accept every caller (--auth none)'
-  for (const host of ['0.0.0.0', '::', '10.1.2.3', 'example.com', '128.0.0.1', '::ffff:10.0.0.1']) {
-    t.same(
-      await problems(`listen:\n  host: '${host}'\n`),
-      [{ where: 'c.yaml:2:9', message: `listen.host ${host} ${advice}` }],
-      host,
-    )
-    t.same(await problems(`listen:\n  host: '${host}'\nauth: none\n`), [], `${host} with auth: none`)
+  for (const host of outside) {
+    const file = `listen:\n  host: '${host}'\npermissions: none\n`
+    t.same(await problems(file), [{ where: 'c.yaml:2:9', message: `listen.host ${host} ${advice}` }], host)
+    t.same(await problems(`${file}auth: none\n`), [], `${host} with auth: none`)
   }
-  t.match(await problems('', { host: '0.0.0.0' }), [{ where: '--host' }])
+  t.match(await problems('permissions: none\n', { host: '0.0.0.0' }), [{ where: '--host' }])
 })
 
-t.test('a loopback address needs none', async (t) => {
+t.test('an address other machines can reach needs a choice of permissions', async (t) => {
+  const advice =
+    'can be reached from other machines, and nothing says what the server may touch: choose --permissions none, network, full-access or the file of a profile'
+  const choices = ['none', 'network', 'network-only', 'full-access', '{ filesystem: { read: [/data] } }']
+  for (const host of outside) {
+    const file = `listen:\n  host: '${host}'\nauth: none\n`
+    t.same(await problems(file), [{ where: 'c.yaml:2:9', message: `listen.host ${host} ${advice}` }], host)
+    for (const choice of choices)
+      t.same(await problems(`${file}permissions: ${choice}\n`), [], `${host} with ${choice}`)
+    t.same(await problems(file, { permissions: 'none' }), [], `${host} with the flag`)
+    // The file is read once more, as a profile.
+    const wrong = await problems(`${file}permissions: ./p.yaml\n`)
+    t.notOk(
+      wrong.some(({ message }) => message.includes(advice)),
+      'a profile that cannot be read is a choice',
+    )
+    t.not(wrong.length, 0)
+  }
+  t.match(await problems('auth: none\n', { host: '0.0.0.0' }), [{ where: '--host' }])
+})
+
+t.test('the profile of an MCPServer is such a choice', async (t) => {
+  const config = 'auth: none\nlisten: { host: 0.0.0.0 }\n'
+  const found = (profile: string): Promise<string[]> =>
+    documents.problems(t, [documents.server(profile)], { config })
+  t.match(await found(''), [/nothing says what the server may touch/])
+  for (const profile of [
+    '{ builtin: none }',
+    '{ builtin: full-access }',
+    '{ inline: { allow: [{ network: { allowHost: [a.b] } }] } }',
+  ])
+    t.same(await found(`permissionProfile: ${profile}`), [], profile)
+  const missing = await found('permissionProfile: { configMap: { name: p, key: k } }')
+  t.match(missing, [/ConfigMap p, key/], 'one that is not there is all that is wrong')
+})
+
+t.test('both choices are asked for at once', async (t) => {
+  t.match(await problems('', { host: '0.0.0.0' }), [
+    { where: '--host', message: /--auth none/ },
+    { where: '--host', message: /--permissions none/ },
+  ])
+})
+
+t.test('a loopback address needs neither', async (t) => {
   for (const host of ['127.0.0.1', '127.8.9.1', '::1', 'localhost', 'LOCALHOST', '::ffff:127.0.0.1'])
     t.same(await problems(`listen: { host: '${host}' }\n`), [], host)
 })
@@ -111,7 +155,10 @@ t.test('some way in is open', async (t) => {
 })
 
 t.test('a rule is silent about values that are wrong in themselves', async (t) => {
-  t.match(await problems('listen: { host: 0.0.0.0 }\nauht: none\n'), { length: 1 }, 'auth was meant')
+  const outer = 'listen: { host: 0.0.0.0 }\n'
+  t.match(await problems(`${outer}permissions: none\nauht: none\n`), { length: 1 }, 'auth was meant')
+  t.match(await problems(`${outer}auth: none\npermisions: none\n`), { length: 1 }, 'permissions was meant')
+  t.match(await problems(`${outer}auth: none\npermissions: nome\n`), { length: 1 }, 'an unknown profile')
   t.match(await problems('limits: { requestTimeout: 20m, maxRequestTimeout: 30 }\n'), { length: 1 })
   t.match(await problems('limits: { requestTimeout: 20m, maxRequestTimout: 30m }\n'), { length: 1 })
   t.match(await problems('limits: 5\n', { adminPort: '8080' }), { length: 2 }, 'but not about others')

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
@@ -166,4 +167,38 @@ t.test('what makes no sense is refused with what would', skip, async (t) => {
     const refused = await run(place, ['learn', ...flags, ...ports, '--', process.execPath, connectingServer])
     t.match(refused, { code: 1, stderr: reason }, flags.join(' '))
   }
+})
+
+t.test(
+  'where something else listens to system calls, it is said that files cannot be watched',
+  skip,
+  async (t) => {
+    const place = placeFor(t, uids[0] as number)
+    const below = join(place.folder, 'outer-listener')
+    const cc = process.env['CC'] || 'cc'
+    execFileSync(cc, ['-O1', '-o', below, join(root, 'test/fixtures/learn/outer-listener.c')])
+    const args = ['learn', '--for', '300ms', ...ports, '--', process.execPath, connectingServer]
+    const refused = await run(place, args, { below })
+    t.match(refused, { code: 1, stdout: '', stderr: /cannot be watched here: broker: another listener/ })
+    const plain = await run(place, args)
+    t.equal(plain.code, 0, 'without it the same works')
+  },
+)
+
+t.test('the profile is safe from the server that it is for', skip, async (t) => {
+  const place = placeFor(t, uids[0] as number)
+  const own = folder(place, 'own')
+  const profile = join(own, 'profile.yaml')
+  const server = [process.execPath, filesystemServer, own]
+  const learning = await start(t, place, ['learn', '--output', profile, ...ports, '--', ...server])
+  const call = await client(learning.url)
+  t.match(await call('write_file', { path: join(own, 'new.txt'), content: 'new' }), 'Successfully')
+  await learning.stop()
+  const text = readFileSync(profile, 'utf8')
+  t.notMatch(text, `      - ${own}\n`, 'its folder is not granted as a whole')
+  t.match(text, `{ path: ${join(own, 'new.txt')}, optional: true }`)
+  const confined = await start(t, place, [...ports, '--permissions', profile, '--', ...server])
+  const again = await client(confined.url)
+  t.match(await again('read_text_file', { path: profile }), /^error: .*EACCES/)
+  await confined.stop()
 })

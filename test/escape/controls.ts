@@ -9,6 +9,8 @@ export interface Control {
   readonly profiles: readonly ProfileName[]
   readonly act: (place: Place) => Promise<unknown>
   readonly expected: unknown
+  /** What is to be expected below a version of Landlock, and the code by which the report must tell. */
+  readonly older?: { readonly below: number; readonly expected: unknown; readonly gap: string }
 }
 
 const control = (
@@ -16,7 +18,8 @@ const control = (
   act: Control['act'],
   expected: unknown = 'ok',
   profiles: readonly ProfileName[] = ['main'],
-): Control => ({ title, act, expected, profiles })
+  older?: NonNullable<Control['older']>,
+): Control => ({ title, act, expected, profiles, ...(older === undefined ? {} : { older }) })
 
 const quoted = (text: string): string => JSON.stringify(text)
 const native =
@@ -54,6 +57,8 @@ export const controls: readonly Control[] = [
       return outcomes.join(' ')
     },
     'ok ok ok ok ok',
+    ['main'],
+    { below: 3, expected: 'ok ok EACCES ok ok', gap: 'truncate-seccomp' },
   ),
   control(
     'moves a file between folders of a write path',
@@ -63,6 +68,8 @@ export const controls: readonly Control[] = [
     const text = fs.readFileSync(d + '/b/f', 'utf8'); fs.rmSync(d + '/a', { recursive: true }); fs.rmSync(d + '/b', { recursive: true }); return text`,
     ),
     'moved',
+    ['main'],
+    { below: 2, expected: 'EXDEV', gap: 'abi1-reparent' },
   ),
   control(
     'runs a program of the system',

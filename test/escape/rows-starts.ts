@@ -85,7 +85,7 @@ export const refusedStarts: readonly RefusedStart[] = [
     row: 84,
     title: 'grants all above the configuration',
     profile: (world) => reading(world, world.base),
-    says: /secrets|config/,
+    says: /belongs to the sidecar/,
   },
   {
     row: 84,

@@ -145,12 +145,17 @@ async function judge(attempt: Attempt, profile: ProfileName, place: Place): Prom
 
 /** @returns false when it is not as it should be, and the server may be gone */
 async function judgeControl(
-  { title, act, expected }: Control,
+  { title, act, expected: usual, older }: Control,
   profile: ProfileName,
   place: Place,
   to: Listener,
 ): Promise<boolean> {
   const got = await act(place).catch((error: unknown) => `failed: ${String(error)}`)
+  const { abi = Number.POSITIVE_INFINITY } = place.world
+  const tier = older !== undefined && abi < older.below ? older : undefined
+  const expected = tier === undefined ? usual : tier.expected
+  if (tier !== undefined)
+    to.check(place.sidecar?.gaps.has(tier.gap) === true, `the report has ${tier.gap} (${profile})`)
   const right = expected instanceof RegExp ? expected.test(String(got)) : got === expected
   to.check(right, `allowed: ${title} (${profile})`, `${JSON.stringify(got)}, not ${String(expected)}`)
   return right

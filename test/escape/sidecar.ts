@@ -1,7 +1,7 @@
 /** The built sidecar under test, as a process of its own, with a permission profile in front of the attacker. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { openSession, send } from '../support/wire.ts'
 import type { ProfileName } from './attempt.ts'
@@ -14,9 +14,10 @@ import type { World } from './world.ts'
 export const launcher = join(built, '..', '..', 'launcher', 'mcp-sidecar-launcher')
 
 /** Why nothing can be confined here; undefined where it can. */
-export function missing(): string | undefined {
+export function missing(name = 'mcp-sidecar-launcher'): string | undefined {
   if (process.platform !== 'linux') return 'there is nothing to confine with on this system'
-  for (const file of [built, launcher]) if (!existsSync(file)) return `${file} was not built (npm run build)`
+  for (const file of [built, join(dirname(launcher), name)])
+    if (!existsSync(file)) return `${file} was not built (npm run build)`
   return undefined
 }
 

@@ -1,7 +1,6 @@
 /** A process that attempts aim at (test/fixtures/escape/victim.c), and what it saw of them. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
-import { endWithUs } from './children.ts'
 
 export interface VictimFacts {
   readonly pid: number
@@ -53,7 +52,6 @@ export class Victim {
       env: { VICTIM_SECRET: 'canary-in-environment' },
       stdio: ['pipe', 'pipe', 'inherit'],
     })
-    endWithUs(child)
     const events = new Events(child, reached)
     const facts = (await events.next('ready')) as unknown as VictimFacts
     return new Victim(child, facts, events)
@@ -73,12 +71,20 @@ export class Victim {
 
   async end(): Promise<VictimEnd> {
     const end = this.#events.next('end')
-    this.#child.stdin?.end()
+    await this.close()
     return (await end) as unknown as VictimEnd
   }
 
-  kill(): void {
-    if (!this.died) this.#child.kill('SIGKILL')
+  /** Ends it as it should end, which takes its System V objects away; it also does so when this process ends first. */
+  async close(): Promise<void> {
+    if (this.died) return
+    const late = setTimeout(() => this.#child.kill('SIGKILL'), 3000)
+    const closed = new Promise((resolve) => {
+      this.#child.once('close', resolve)
+    })
+    this.#child.stdin?.end()
+    await closed
+    clearTimeout(late)
   }
 }
 

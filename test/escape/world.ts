@@ -53,6 +53,8 @@ export interface World extends Places {
   readonly uid: number
   /** For spawn: as whom. */
   readonly identity: { readonly uid?: number; readonly gid?: number }
+  /** Of Landlock, where it is not the kernel's own. */
+  readonly abi: number | undefined
   /** The program under test. */
   readonly sidecar: string
   readonly listeners: Listeners
@@ -167,6 +169,7 @@ export async function makeWorld(uid: number, abi?: number): Promise<World> {
     ...paths,
     uid,
     identity,
+    abi,
     sidecar: abi === undefined ? built : cappedBuild(join(built, '..', '..'), join(base, 'capped'), abi),
     listeners,
     victim,
@@ -179,7 +182,7 @@ export async function makeWorld(uid: number, abi?: number): Promise<World> {
       return victim.died ? [...reached, 'the victim died'] : [...reached]
     },
     close: async () => {
-      victim.kill()
+      await victim.close()
       await listeners.close()
       rmSync(base, { recursive: true, force: true })
       rmSync(stray(base, uid), { force: true })

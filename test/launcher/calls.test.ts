@@ -1,4 +1,5 @@
-import { writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -6,6 +7,7 @@ import {
   compiled,
   confined,
   launched,
+  launcher,
   mechanism,
   noLauncher,
   openFolder,
@@ -69,6 +71,41 @@ const always: Readonly<Record<string, number>> = {
 
 const fastOpen = 'fast-open-sendto fast-open-sendmsg fast-open-sendmmsg'
 const withoutNetwork = { ...all(EACCES, 'tcp tcp6 udp udp6 connect'), bind: EBADF, ...all(EPERM, fastOpen) }
+
+/** `calls` of the launcher, a list a line, with the numbers of this architecture. */
+function listed(): Record<string, readonly string[]> {
+  const table = new URL(
+    `../../src/launcher/syscalls_${process.arch === 'x64' ? 'x86_64' : 'arm64'}.h`,
+    import.meta.url,
+  )
+  const numbers = new Map(
+    [...readFileSync(table, 'utf8').matchAll(/^#define NR_(\w+) (\d+)$/gm)].map(
+      ([, name = '', number = '']) => [name, number],
+    ),
+  )
+  const lines = execFileSync(launcher, ['calls'], { encoding: 'utf8' }).trim().split('\n')
+  return Object.fromEntries(
+    lines.map((line) => {
+      const [title = '', names = ''] = line.split(': ')
+      return [title, names.split(' ').map((name) => numbers.get(name) ?? `no number of ${name}`)]
+    }),
+  )
+}
+
+t.test('every call that is listed as refused is refused', async (t) => {
+  const { EPERM: always = [], 'EPERM without a write path': metadata = [] } = listed()
+  t.ok(always.length > 60 && metadata.length >= 15)
+  const numbers = [...always, ...metadata]
+  for (const abi of [7, 2]) {
+    const { outcomes } = await tried(
+      t,
+      uids[0] ?? 0,
+      [...confined, `test.abi ${abi}`],
+      numbers.map((number) => `raw=${number}`),
+    )
+    t.same(outcomes, all(EPERM, numbers.join(' ')))
+  }
+})
 
 for (const uid of uids) {
   for (const abi of [undefined, 1, 2, 3, 4, 5, 6])

@@ -43,6 +43,8 @@ export interface Started {
 export interface StartOptions {
   /** Names below .test, and their addresses. */
   readonly names?: Readonly<Record<string, readonly string[]>>
+  /** A program that starts it. */
+  readonly below?: string
 }
 
 /** Runs a command to its end. */
@@ -86,14 +88,15 @@ export async function start(
   }
 }
 
-function begin({ uid, folder }: Place, args: readonly string[], { names = {} }: StartOptions) {
+function begin({ uid, folder }: Place, args: readonly string[], { names = {}, below }: StartOptions) {
   const preload = pathToFileURL(join(root, 'test', 'fixtures', 'escape', 'resolver.mjs'))
   preload.searchParams.set('names', JSON.stringify(names))
   preload.searchParams.set('log', join(folder, 'lookups'))
   const identity = process.getuid?.() === uid ? {} : { uid, gid: uid }
   // Without the hooks that the test runner puts into every process.
-  const node = ['-u', 'NODE_OPTIONS', process.execPath]
-  const child = spawn('/usr/bin/env', [...node, '--import', preload.href, built, ...args], {
+  const node = ['/usr/bin/env', '-u', 'NODE_OPTIONS', process.execPath, '--import', preload.href, built]
+  const [program = '', ...words] = [...(below === undefined ? [] : [below]), ...node, ...args]
+  const child = spawn(program, words, {
     ...identity,
     cwd: folder,
     env: { PATH: '/usr/local/bin:/usr/bin:/bin', HOME: folder },

@@ -68,6 +68,7 @@ function attach(t: Test, path: string, options: Options = {}): Attached {
         if (event === 'refused') reason = `it was not started: ${why}`
         if (event === 'exit') reason = signal === undefined ? `it exited with code ${code}` : `by ${signal}`
       },
+      pid: undefined,
       get reason() {
         return reason
       },

@@ -162,7 +162,7 @@ t.test('a secret in clear works, and is warned of without being shown', async (t
 })
 
 t.test('None and enabled: false let everyone in, if nothing else is said', async (t) => {
-  const outside = { config: 'listen: { host: 0.0.0.0 }\n' }
+  const outside = { config: 'permissions: none\nlisten: { host: 0.0.0.0 }\n' }
   for (const yaml of ['{ enabled: false }', '{ methods: [{ method: None }] }']) {
     const { config } = await load(t, [server(), authentication(yaml)], outside)
     t.same(config.policy.auth.layers, [], yaml)
