@@ -1,6 +1,5 @@
 /** The part of the composition around server processes: what they may touch, and the way out for what they may reach. */
 import { existsSync } from 'node:fs'
-import { dirname, resolve } from 'node:path'
 import type { Config } from './config/config.ts'
 import { builtinProfile, OPEN_NETWORK, profileWith } from './core/profile.ts'
 import type { EgressVerdict, EnforcementReport, Profile } from './core/sandbox.ts'
@@ -11,7 +10,7 @@ import type { Records } from './observe/records.ts'
 import { fileFacts } from './sandbox/file-facts.ts'
 import { findLauncher } from './sandbox/launcher.ts'
 import type { Observed } from './sandbox/observed.ts'
-import { checkImplied, checkPaths, hiddenPaths, ProfileError } from './sandbox/profile.ts'
+import { checkImplied, checkPaths, followed, hiddenPaths, ProfileError } from './sandbox/profile.ts'
 import { baseRead } from './sandbox/records.ts'
 import { enforcementSummary } from './sandbox/report.ts'
 import { createSandbox, type Sandbox, Unenforceable } from './sandbox/sandbox.ts'
@@ -103,6 +102,7 @@ export async function buildConfinement(
     launcher: context.launcher ?? findLauncher(),
     elsewhere: elsewhere && ((policy) => tryElsewhere(policy, command, elsewhere, context.clock)),
     hidden: hiddenPaths(files, protectedPaths),
+    follow: elsewhere === undefined ? (path) => followed(path, files) : undefined,
     admit:
       egress === undefined || permissions === undefined
         ? undefined
@@ -127,10 +127,7 @@ export function checkFiles(
   files = fileFacts(),
 ): void {
   if (permissions === undefined || server.socket !== undefined) return
-  const [program = ''] = server.command
-  // One that is looked for in PATH lies in a folder of programs.
-  const folder = program.includes('/') ? [dirname(resolve(program))] : []
-  const implied = [...baseRead.execute, ...baseRead.data, ...folder]
+  const implied = [...baseRead.execute, ...baseRead.data]
   const faults = [
     ...checkPaths(permissions, files, protectedPaths),
     ...checkImplied(permissions, implied, files, protectedPaths),

@@ -91,7 +91,12 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     digest: () => world.digest,
   }
   let url = ''
-  let world = await buildWorld(config, undefined, worldContext)
+  let world = await buildWorld(config, undefined, worldContext).catch(async (thrown: unknown) => {
+    // A start that is refused leaves nothing open that would keep the process from ending.
+    await wayOut.close()
+    reaper.close()
+    throw thrown
+  })
   // First of all, so that the server starts up while the listeners do.
   world.server.start()
 

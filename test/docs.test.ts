@@ -1,16 +1,45 @@
 /** Every example of the documentation is a whole file that works, with files of the names it mentions. */
 import { generateKeyPairSync } from 'node:crypto'
-import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, extname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { hashPassword } from '../src/authn/password-hash.ts'
-import { loadConfig } from '../src/config/load.ts'
+import { type LoadedConfig, loadConfig } from '../src/config/load.ts'
 import { checkWorld } from '../src/world.ts'
 import { authority } from './support/pki.ts'
 
-const page = readFileSync(fileURLToPath(new URL('../docs/security.md', import.meta.url)), 'utf8')
-const examples = [...page.matchAll(/^(#+ .*)$|^```yaml\n([\s\S]*?)^```$/gm)]
+interface Example {
+  readonly heading: string
+  readonly yaml: string
+}
+
+function examplesOf(page: string): readonly Example[] {
+  const text = readFileSync(fileURLToPath(new URL(`../${page}`, import.meta.url)), 'utf8')
+  let heading = ''
+  return [...text.matchAll(/^(#+ .*)$|^```yaml\n([\s\S]*?)^```$/gm)].flatMap(([, title, yaml]) => {
+    if (title !== undefined) heading = title
+    return yaml === undefined ? [] : [{ heading, yaml }]
+  })
+}
+
+/** The example with the absolute paths it names in a folder of the test, where they then exist. */
+function withFiles(yaml: string, root: string): string {
+  return yaml.replaceAll(/(?<=[[,{:\s])\/[\w./-]+/g, (path) => {
+    const own = join(root, path)
+    mkdirSync(extname(path) === '' ? own : dirname(own), { recursive: true })
+    if (extname(path) !== '') writeFileSync(own, '')
+    return own
+  })
+}
+
+/** Loads it as the sidecar would and looks at all that can be looked at without starting. */
+async function loaded(file: string, yaml: string): Promise<LoadedConfig> {
+  writeFileSync(file, yaml)
+  const found = await loadConfig({ flags: { config: file }, env: {}, cwd: dirname(file), command: [] })
+  await checkWorld(found.config)
+  return found
+}
 
 async function files(folder: string): Promise<void> {
   const ca = authority('docs')
@@ -40,15 +69,38 @@ async function files(folder: string): Promise<void> {
 t.test('the examples of docs/security.md', async (t) => {
   const folder = t.testdir()
   await files(folder)
-  let heading = ''
-  let count = 0
-  for (const [, title, text] of examples) {
-    if (title !== undefined) heading = title
-    if (text === undefined) continue
-    const file = join(folder, `example-${++count}.yaml`)
-    writeFileSync(file, text)
-    const loaded = await loadConfig({ flags: { config: file }, env: {}, cwd: folder, command: [] })
-    await t.resolves(checkWorld(loaded.config), heading)
+  const examples = examplesOf('docs/security.md')
+  for (const [index, { heading, yaml }] of examples.entries())
+    await t.resolves(loaded(join(folder, `example-${index}.yaml`), yaml), heading)
+  t.ok(examples.length >= 10, 'they were found')
+})
+
+t.test('the examples of docs/permissions.md, which are the part of a file about permissions', async (t) => {
+  const folder = t.testdir()
+  const examples = examplesOf('docs/permissions.md')
+  for (const [index, { heading, yaml }] of examples.entries()) {
+    const whole = `server: { command: [some-mcp-server] }\n${withFiles(yaml, join(folder, 'root'))}`
+    const { config } = await loaded(join(folder, `example-${index}.yaml`), whole)
+    const { read, write } = config.permissions?.filesystem ?? { read: [], write: [] }
+    t.ok(
+      [...read, ...write].some(({ path }) => path.startsWith(folder)),
+      `${heading} grants files`,
+    )
   }
-  t.ok(count >= 10, 'they were found')
+  t.ok(examples.length >= 3, 'they were found')
+})
+
+t.test('the examples of README.md, with the profile that they name', async (t) => {
+  const folder = t.testdir()
+  await files(folder)
+  const examples = examplesOf('README.md')
+  const [profile, ...more] = examples.filter(({ yaml }) => yaml.startsWith('# profile.yaml\n'))
+  t.same(more, [])
+  writeFileSync(join(folder, 'profile.yaml'), withFiles(profile?.yaml ?? '', join(folder, 'root')))
+  const configurations = examples.filter((example) => example !== profile)
+  for (const [index, { heading, yaml }] of configurations.entries()) {
+    const { config } = await loaded(join(folder, `example-${index}.yaml`), yaml)
+    t.equal(config.permissions?.network.mode, 'allowlist', heading)
+  }
+  t.ok(configurations.length >= 2, 'they were found')
 })

@@ -6,8 +6,7 @@ import { RULES } from './rules.ts'
 
 /** A file as it is typically written; the reference shows it. */
 export const EXAMPLE = `server:
-  command: [node, server.js]
-  cwd: ./server
+  command: [node, /srv/mcp/server.js]
   env:
     allow: [GITHUB_TOKEN]
     set:
@@ -24,7 +23,7 @@ auth:
   oidc:
     issuer: https://login.example.com
 permissions:
-  filesystem: { read: [/srv/docs] }
+  filesystem: { read: [/srv/mcp], write: [/srv/data] }
   network: { allowHost: [api.example.com], allowPort: [443] }
 authorization:
   rules:

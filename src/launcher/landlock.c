@@ -108,11 +108,21 @@ static void refuse_hidden(const char *key, const char *path, const char *hidden)
          path, hidden);
 }
 
+/* A server may have put a link where one of its grants leads through a folder that it writes: it would be given whatever it
+ * points to at its next start. */
+static int open_grant(const char *path, bool no_links) {
+  if (!no_links) return open(path, O_PATH | O_CLOEXEC);
+  struct {
+    uint64_t flags, mode, resolve;
+  } how = {.flags = O_PATH | O_CLOEXEC, .resolve = 0x04 /* RESOLVE_NO_SYMLINKS */};
+  return (int)syscall(NR_openat2, AT_FDCWD, path, &how, sizeof how);
+}
+
 /* Opens one granted path and adds its rule. False: skipped. */
 static bool add_grant(const struct policy *policy, uint64_t known, int ruleset, const struct grant *grant, char *target,
                       struct notes *notes) {
   const char *key = grant_key(grant->kind);
-  int descriptor = open(grant->path, O_PATH | O_CLOEXEC);
+  int descriptor = open_grant(grant->path, policy->no_links);
   if (descriptor < 0) {
     /* What this uid cannot reach, the server cannot either: to it, it is not there. */
     bool missing = errno == ENOENT || errno == ENOTDIR || errno == EACCES;

@@ -48,6 +48,7 @@ struct policy {
   const char *hidden[MAX_GRANTS];
   size_t hidden_count;
   bool command_directory;
+  bool no_links; /* granted paths hold no symlinks: whoever wrote them has followed these already */
   bool proc_self;
   bool proc_all;
   enum net_mode net;

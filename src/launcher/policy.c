@@ -200,6 +200,9 @@ static bool read_record(struct reading *reading, const char *key, char *value) {
     if (!normal_path(value)) return bad(reading, "%s: not an absolute, normalised path: %s", key, value);
     if (policy->hidden_count == MAX_GRANTS) return bad(reading, "%s: more than %d paths", key, MAX_GRANTS);
     policy->hidden[policy->hidden_count++] = value;
+  } else if (equal(key, "fs.nolinks")) {
+    if (!equal(value, "1")) return bad(reading, "fs.nolinks: not 1: %s", value);
+    policy->no_links = true;
   } else if (equal(key, "fs.command")) {
     if (!equal(value, "1")) return bad(reading, "fs.command: not 1: %s", value);
     policy->command_directory = true;

@@ -113,6 +113,11 @@ export function exposedBy(
   )
 }
 
+/** Where a path leads; itself where that cannot be seen. */
+export function followed(path: string, files: FileFacts): string {
+  return realOf(path, files) ?? path
+}
+
 /**
  * What has to be hidden to hide `protectedPaths`: they themselves and, behind links, what they lead to. Kubernetes swaps
  * the files of a mounted Secret or ConfigMap behind a link named `..data`, so that the folder of such a file goes with it.

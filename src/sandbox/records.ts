@@ -24,6 +24,11 @@ export interface RecordOptions {
   readonly profile: Profile | undefined
   /** Files and folders of the sidecar that no profile opens. Absolute. */
   readonly hidden: readonly string[]
+  /**
+   * Where a granted path leads when its symbolic links are followed, as it was when the configuration was loaded; the
+   * launcher then follows none: the server may have made some since. Undefined: the launcher follows them.
+   */
+  readonly follow?: ((path: string) => string) | undefined
   /** Present when the profile has an allow-list of hosts. */
   readonly proxy: ProxyAccess | undefined
   /** Whether the kernel lets a broker decide on connections; if not, ports alone may have to do (`net-port-only`). */
@@ -38,7 +43,7 @@ export interface RecordOptions {
 
 /** @throws Error when a value cannot stand in a record */
 export function policyRecords(options: RecordOptions): Buffer {
-  const { profile, hidden } = options
+  const { profile } = options
   const records: string[] = ['v 1']
   const add = (key: string, value: string | number): void => {
     const record = `${key} ${value}`
@@ -52,7 +57,7 @@ export function policyRecords(options: RecordOptions): Buffer {
   } else {
     add('name', profile.name)
     add('sha256', profile.digest.replace(/^sha256:/, ''))
-    addFiles(profile, hidden, add)
+    addFiles(profile, options, add)
     addNetwork(profile, options, add)
     addLimits(profile, add)
     add('filter', 'on')
@@ -65,21 +70,21 @@ export function policyRecords(options: RecordOptions): Buffer {
 
 type Add = (key: string, value: string | number) => void
 
-function addFiles({ filesystem }: Profile, hidden: readonly string[], add: Add): void {
+function addFiles({ filesystem }: Profile, { hidden, follow }: RecordOptions, add: Add): void {
   add('proc', filesystem.proc)
-  if (filesystem.scope === 'all') {
-    add('fs', 'all')
-    for (const path of hidden) add('fs.hide', path)
-    return
-  }
-  add('fs', 'confined')
+  add('fs', filesystem.scope === 'all' ? 'all' : 'confined')
+  // The launcher holds grants against these, too: it sees the files as they are when the server is started.
+  for (const path of hidden) add('fs.hide', path)
+  if (filesystem.scope === 'all') return
+  if (follow !== undefined) add('fs.nolinks', 1)
   add('fs.command', 1)
-  for (const path of baseRead.execute) add('fs.rx?', path)
-  for (const path of baseRead.data) add('fs.r?', path)
-  for (const path of baseRead.devices) add('fs.dev?', path)
+  const grant = (key: string, path: string): void => add(key, follow?.(path) ?? path)
+  for (const path of baseRead.execute) grant('fs.rx?', path)
+  for (const path of baseRead.data) grant('fs.r?', path)
+  for (const path of baseRead.devices) grant('fs.dev?', path)
   for (const { path, execute, optional } of filesystem.read)
-    add(`${execute ? 'fs.rx' : 'fs.r'}${optional ? '?' : ''}`, path)
-  for (const { path, optional } of filesystem.write) add(`fs.rw${optional ? '?' : ''}`, path)
+    grant(`${execute ? 'fs.rx' : 'fs.r'}${optional ? '?' : ''}`, path)
+  for (const { path, optional } of filesystem.write) grant(`fs.rw${optional ? '?' : ''}`, path)
 }
 
 function addNetwork({ network, allowDegraded }: Profile, { proxy, broker }: RecordOptions, add: Add): void {

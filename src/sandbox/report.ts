@@ -142,8 +142,8 @@ export function reportLines(report: EnforcementReport): string[] {
       `kernel    ${kernel.release} ${kernel.arch}, Landlock ABI ${kernel.landlockAbi || 'none'}, ` +
         `connect broker ${kernel.userNotify ? 'possible' : 'impossible'}, uid ${kernel.uid}`,
     )
-  if (refusal !== undefined)
-    lines.push(`refused   ${refusal.mechanism}: ${refusal.reason}`, `way out   ${refusal.wayOut}`)
+  if (refusal !== undefined) lines.push(`refused   ${refusal.mechanism}: ${refusal.reason}`)
+  if (refusal !== undefined && refusal.wayOut !== '') lines.push(`way out   ${refusal.wayOut}`)
   const width = Math.max(...mechanisms.map(({ mechanism }) => mechanism.length))
   for (const { mechanism, requested, active, selfTest, reason, covers } of mechanisms) {
     const state = active ? 'active' : requested ? 'MISSING' : 'off'

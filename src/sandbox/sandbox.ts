@@ -11,7 +11,7 @@ import { checkHost, LauncherError, probeHost } from './launcher.ts'
 import type { Observation } from './observed.ts'
 import { policyRecords } from './records.ts'
 import { enforcementOf, refusedBy, unenforced } from './report.ts'
-import { type LauncherExit, readStatus } from './status.ts'
+import { type LauncherExit, type LauncherStatus, readStatus } from './status.ts'
 
 export interface SandboxOptions {
   /** Undefined: nothing is confined; the launcher, where there is one, still takes privileges and guards the end. */
@@ -25,6 +25,8 @@ export interface SandboxOptions {
   readonly elsewhere?: ((policy: Buffer) => Promise<string | undefined>) | undefined
   /** Files and folders of the sidecar's own, which no profile opens. Absolute. */
   readonly hidden: readonly string[]
+  /** As of the records. */
+  readonly follow?: ((path: string) => string) | undefined
   /** A stay at the egress proxy for one process; undefined where the profile has no allow-list. */
   readonly admit: (() => EgressChild) | undefined
   readonly graceMs: number
@@ -41,13 +43,17 @@ export class Unenforceable extends Error {
   readonly report: EnforcementReport
 
   constructor(report: EnforcementReport) {
-    const { refusal, profile } = report
-    super(
-      `the permission profile ${profile?.name ?? ''} cannot be enforced: ${refusal?.mechanism}: ${refusal?.reason}; ${refusal?.wayOut}`,
-    )
+    const { profile, refusal: { mechanism, reason, wayOut } = nothing } = report
+    const what =
+      profile === undefined
+        ? 'the server cannot be started'
+        : `the permission profile ${profile.name} cannot be enforced`
+    super(`${what}: ${mechanism}: ${reason}${wayOut === '' ? '' : `; ${wayOut}`}`)
     this.report = report
   }
 }
+
+const nothing = { mechanism: 'launcher', reason: 'nothing is known', wayOut: '' }
 
 const noLauncher = {
   mechanism: 'launcher',
@@ -117,16 +123,21 @@ async function createElsewhere(
 ): Promise<Sandbox> {
   const { profile, admit } = options
   const stay = admit?.()
+  let found: LauncherStatus | undefined
   try {
     const line = await ask(recordsOf(options, undefined, stay))
-    if (line === undefined) return new Sandbox(options, undefined, refusedBy(profile, nobodyYet))
-    const found = readStatus(line)
-    if (found.event === 'refused') throw new Unenforceable(refusedBy(profile, found))
-    if (found.event !== 'report') throw new Error('the launcher ended without a report')
-    return new Sandbox(options, found.kernel, enforcementOf(profile, found))
+    found = line === undefined ? undefined : readStatus(line)
+  } catch (thrown) {
+    const { message: reason } = thrown as Error
+    throw new Unenforceable(refusedBy(profile, { mechanism: 'launcher', reason, wayOut: '' }))
   } finally {
     stay?.close()
   }
+  if (found?.event === 'report') return new Sandbox(options, found.kernel, enforcementOf(profile, found))
+  if (found === undefined) return new Sandbox(options, undefined, refusedBy(profile, nobodyYet))
+  const { mechanism, reason, wayOut } =
+    found.event === 'refused' ? found : { ...nothing, reason: 'it ended without a report' }
+  throw new Unenforceable(refusedBy(profile, { mechanism, reason, wayOut }))
 }
 
 function recordsOf(

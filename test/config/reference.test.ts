@@ -25,10 +25,10 @@ t.test('every key, flag and variable is in it', async (t) => {
 })
 
 t.test('its example is valid', async (t) => {
-  const cwd = t.testdir({ 'c.yaml': EXAMPLE, tokens: '', server: {} })
+  const cwd = t.testdir({ 'c.yaml': EXAMPLE, tokens: '' })
   const { config } = await loadConfig({ flags: { config: 'c.yaml' }, env: {}, cwd, command: [] })
   t.match(config, {
-    server: { command: ['node', 'server.js'] },
+    server: { command: ['node', '/srv/mcp/server.js'] },
     listen: { host: '0.0.0.0' },
     permissions: { network: { mode: 'allowlist', ports: [443] } },
     limits: { requestTimeoutMs: 120_000 },

@@ -448,13 +448,13 @@ t.test('no token is in any log line or metric, wrong ones neither', async (t) =>
 
 t.test('an address that others can reach is refused without a choice of authentication', async (t) => {
   for (const address of ['0.0.0.0', '::', '10.1.2.3', 'fe80::1', '::ffff:10.0.0.1']) {
-    const bad = testConfig({ flags: { host: address } })
+    const bad = testConfig({ flags: { host: address, permissions: 'none' } })
     await t.rejects(bad, ConfigError)
     await bad.catch(({ problems }: ConfigError) =>
       t.match(problems[0]?.message, /--bearer-token-file.*--auth none/),
     )
-    await t.resolves(testConfig({ flags: { host: address, bearerTokenFile: tokenFile } }))
-    await t.resolves(testConfig({ flags: { host: address, auth: 'none' } }))
+    await t.resolves(testConfig({ flags: { host: address, permissions: 'none', bearerTokenFile: tokenFile } }))
+    await t.resolves(testConfig({ flags: { host: address, permissions: 'none', auth: 'none' } }))
   }
   for (const address of ['127.0.0.1', 'localhost', '::1', '127.9.9.9']) {
     await t.resolves(testConfig({ flags: { host: address } }))
@@ -510,7 +510,7 @@ function run(args: readonly string[], env: Record<string, string> = {}) {
 }
 
 t.test('the program refuses such an address with exit code 2 and says what to do', async (t) => {
-  const { output, exited } = run(['--host', '0.0.0.0'])
+  const { output, exited } = run(['--host', '0.0.0.0', '--permissions', 'none'])
   t.equal(await exited, 2)
   t.match(output(), /--bearer-token-file FILE.*--auth none/)
   t.notMatch(output(), /\n\s+at /)

@@ -13,7 +13,7 @@ export interface Control {
   readonly older?: { readonly below: number; readonly expected: unknown; readonly gap: string }
 }
 
-const control = (
+export const control = (
   title: string,
   act: Control['act'],
   expected: unknown = 'ok',
@@ -26,7 +26,7 @@ const native =
   (args: (place: Place) => readonly (string | number)[]): Control['act'] =>
   async (place) =>
     (await place.session.attempt(0, args(place))).outcome
-const evaluated =
+export const evaluated =
   (code: (place: Place) => string): Control['act'] =>
   (place) =>
     place.session.outcome(code(place))
@@ -286,81 +286,5 @@ export const controls: readonly Control[] = [
       outcomeOf(await session.run('/bin/sh', ['-c', 'echo "{\\"errno\\":null,\\"result\\":null}"'])).outcome,
     'ok',
     ['none', 'network', 'bomb', 'off'],
-  ),
-]
-
-/** In front of a server in Python. */
-export const pythonControls: readonly Control[] = [
-  control(
-    'reads in a read path',
-    evaluated(({ world }) => `outcome = open(${quoted(join(world.shown, 'file'))}).read().strip()`),
-    'shown',
-    ['python'],
-  ),
-  control(
-    'fetches by name through TLS',
-    evaluated(
-      ({ world }) => `import urllib.request, ssl
-context = ssl.create_default_context(cafile=${quoted(world.ca)})
-opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-outcome = opener.open("https://allowed.test:${world.listeners.tlsPort}/", timeout=10).read().decode()`,
-    ),
-    'over TLS',
-    ['python'],
-  ),
-  control(
-    'fetches through the proxy of its variables',
-    evaluated(
-      ({ world }) => `import urllib.request
-outcome = urllib.request.urlopen("https://allowed.test:${world.listeners.tlsPort}/", timeout=10).read().decode()`,
-    ),
-    'over TLS',
-    ['python'],
-  ),
-  control(
-    'opens raw TCP by name',
-    evaluated(
-      ({ world }) => `import socket
-with socket.create_connection(("allowed.test", ${world.listeners.tcpPort}), timeout=10) as s: outcome = s.recv(64).decode().strip()`,
-    ),
-    'allowed',
-    ['python'],
-  ),
-  control(
-    'opens TCP with asyncio',
-    evaluated(
-      ({ world }) => `import asyncio
-async def main():
-    reader, writer = await asyncio.open_connection("allowed.test", ${world.listeners.tcpPort})
-    text = (await reader.read(64)).decode().strip()
-    writer.close()
-    return text
-outcome = asyncio.run(main())`,
-    ),
-    'allowed',
-    ['python'],
-  ),
-  control(
-    'runs subprocesses and threads',
-    evaluated(
-      () => `import subprocess, threading
-seen = []
-thread = threading.Thread(target=lambda: seen.append(subprocess.check_output(["/bin/echo", "fine"]).decode().strip()))
-thread.start(); thread.join()
-outcome = seen[0]`,
-    ),
-    'fine',
-    ['python'],
-  ),
-  control(
-    'forks',
-    evaluated(
-      () => `import os
-pid = os.fork()
-if pid == 0: os._exit(7)
-outcome = str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))`,
-    ),
-    '7',
-    ['python'],
   ),
 ]

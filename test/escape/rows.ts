@@ -4,7 +4,9 @@ import { egressRows } from './rows-egress.ts'
 import { fileRows } from './rows-files.ts'
 import { kernelRows } from './rows-kernel.ts'
 import { limitRows } from './rows-limits.ts'
+import { nameRows } from './rows-names.ts'
 import { networkRows } from './rows-network.ts'
+import { ownRows } from './rows-own.ts'
 import { processRows } from './rows-processes.ts'
 import { pythonRows } from './rows-python.ts'
 
@@ -13,8 +15,10 @@ export const attempts: readonly Attempt[] = [
   ...kernelRows,
   ...networkRows,
   ...egressRows,
+  ...nameRows,
   ...limitRows,
   ...pythonRows,
+  ...ownRows,
   // Last, since they could end who is needed for the others.
   ...processRows,
 ]

@@ -101,7 +101,7 @@ t.test('every call that is listed as refused is refused', async (t) => {
       t,
       uids[0] ?? 0,
       [...confined, `test.abi ${abi}`],
-      numbers.map((number) => `raw=${number}`),
+      numbers.map((number) => `call=${number}`),
     )
     t.same(outcomes, all(EPERM, numbers.join(' ')))
   }
