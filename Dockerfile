@@ -7,7 +7,7 @@
 ARG NODE_IMAGE=node:24-bookworm-slim
 
 FROM ${NODE_IMAGE} AS build
-# For the launcher, the program that confines the wrapped server; what is built of it is static.
+# For the launcher, the program that confines the wrapped server. It is static, so that it runs in any image.
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*
@@ -19,7 +19,10 @@ COPY tsconfig.json tsconfig.build.json ./
 COPY bin bin
 COPY scripts scripts
 COPY src src
-RUN npm run build && rm -f dist/launcher/*-test*
+# Without the launcher the build succeeds, as it must where nobody has a compiler; an image that cannot confine is none.
+RUN npm run build \
+ && rm -f dist/launcher/*-test* dist/launcher/*.sources \
+ && test -x dist/launcher/mcp-sidecar-launcher
 
 # A stage of its own, so that a change of the sources leaves the layer with the dependencies as it was.
 FROM ${NODE_IMAGE} AS dependencies

@@ -91,6 +91,28 @@ async function checkImage() {
   )
 }
 
+async function checkLauncher() {
+  await check(
+    'it holds the launcher, which is static, and nothing of its tests or its compiler',
+    async () => {
+      const look =
+        'cd /app/dist/launcher && stat -c "%n %U %a" * && ./mcp-sidecar-launcher --version && command -v cc gcc'
+      const { stdout } = await runToEnd(image, ['--entrypoint', 'sh'], ['-c', look])
+      const [file, version, ...more] = stdout.trim().split('\n')
+      assert.equal(file, 'mcp-sidecar-launcher root 755')
+      assert.match(version, /\d/)
+      assert.deepEqual(more, [])
+    },
+  )
+
+  await check('doctor needs no configuration and finds that everything can be enforced', async () => {
+    const { code, stdout, stderr } = await runToEnd(image, [], ['doctor', '--permissions', 'network'])
+    assert.equal(code, 0, stderr)
+    assert.match(stdout, /\benforced\b/)
+    assert.doesNotMatch(stdout, /weakened|refused/)
+  })
+}
+
 async function checkSettings() {
   await check('without a command it says how to give one and exits with 64', async () => {
     const { code, stderr } = await runToEnd(image, [], [])
@@ -106,10 +128,19 @@ async function checkSettings() {
   })
 
   await check('without authentication it refuses to listen on the address of a container', async () => {
-    const { code, stderr } = await runToEnd(image, [], ['node', '/srv/server.mjs'])
+    const { code, stderr } = await runToEnd(image, permissions('none'), ['node', '/srv/server.mjs'])
     assert.notEqual(code, 0)
     assert.match(stderr, /0\.0\.0\.0/)
     assert.match(stderr, /--auth none/)
+    assert.doesNotMatch(stderr, /--permissions/)
+  })
+
+  await check('without a choice of permissions it refuses, too', async () => {
+    const { code, stderr } = await runToEnd(image, [], ['--auth', 'none', '--', 'node', '/srv/server.mjs'])
+    assert.notEqual(code, 0)
+    assert.match(stderr, /0\.0\.0\.0/)
+    assert.match(stderr, /--permissions none/)
+    assert.doesNotMatch(stderr, /--auth/)
   })
 
   await check('it listens on every address, unless there is a configuration file to say where', async () => {
@@ -118,7 +149,8 @@ async function checkSettings() {
       assert.equal(code, 0, stderr)
       return /^listen\.host +(\S+)/m.exec(stdout)[1]
     }
-    assert.equal(await validated([], ['--auth', 'none', '--', 'node', '--config', 'x']), '0.0.0.0')
+    const choices = ['--auth', 'none', '--permissions', 'none']
+    assert.equal(await validated([], [...choices, '--', 'node', '--config', 'x']), '0.0.0.0')
 
     const file = join(work, 'config.yaml')
     const text = 'server: { command: [node, server.mjs] }\nlisten: { host: 127.0.0.1 }\nauth: none\n'
@@ -138,6 +170,8 @@ async function checkService() {
   for (const directory of ['data', 'secrets']) mkdirSync(join(work, directory), { mode: 0o755 })
   writeFileSync(join(work, 'data/greeting.txt'), 'Hello from the volume.\n', { mode: 0o644 })
   writeFileSync(join(work, 'secrets/bearer-tokens'), `alice:${token}\n`, { mode: 0o644 })
+  const profile = readFileSync(join(compose, 'permissions.yaml'))
+  writeFileSync(join(work, 'permissions.yaml'), profile, { mode: 0o644 })
 
   const name = await start(serviceImage, flagsOf(service, secrets), service.command ?? [], [])
   await ready(name)
@@ -146,7 +180,16 @@ async function checkService() {
   await check('every process is 65532, without capabilities or new privileges, under a filter', async () => {
     const all = await processes(name)
     assert.match(all[0].command, /^tini -s -- node \/app\/dist\/bin\/mcp-sidecar\.js/)
-    assert.ok(all.some(({ command }) => command.endsWith('mcp-server-filesystem /data')))
+    const [launcher, server] = [
+      '/app/dist/launcher/mcp-sidecar-launcher exec -- mcp-server-filesystem /data',
+      'node ',
+    ]
+    assert.ok(all.some(({ command }) => command === launcher))
+    assert.ok(
+      all.some(
+        ({ command }) => command.startsWith(server) && command.endsWith('mcp-server-filesystem /data'),
+      ),
+    )
     for (const { Uid, Gid, CapEff, CapBnd, NoNewPrivs, Seccomp, command } of all) {
       const ids = [65532, 65532, 65532, 65532].join('\t')
       const none = '0'.repeat(16)
@@ -185,6 +228,16 @@ async function checkService() {
     assert.equal(seen.afterwards, 404)
   })
 
+  await check('its permission profile is enforced, as doctor finds and /readyz says', async () => {
+    const found = await mustPodman(['exec', name, '/app/entrypoint.sh', 'doctor'])
+    assert.match(found, /\benforced\b/)
+    assert.doesNotMatch(found, /weakened|refused/)
+    const ready = JSON.parse(
+      await inside(name, `console.log(await (await fetch('http://127.0.0.1:9090/readyz')).text())`),
+    )
+    assert.match(JSON.stringify(ready), /"enforced"/)
+  })
+
   await check('the admin port answers /healthz, /readyz and /metrics', async () => {
     const script = `
       for (const path of ['healthz', 'readyz', 'metrics']) {
@@ -206,6 +259,8 @@ async function checkService() {
 }
 
 const token = 'token-of-the-container-test-0123456789'
+
+const permissions = (choice) => ['--env', `MCP_SIDECAR_PERMISSIONS=${choice}`]
 
 function flagsOf(service, secrets) {
   const here = (path) => path.replace(/^\.\//, `${work}/`)
@@ -235,7 +290,8 @@ async function checkCommands() {
   })
   await must('npm', ['pack', '--silent'], { cwd: fixture })
   const mount = ['--volume', `${fixture}:/srv:ro`]
-  const open = ['--env', 'MCP_SIDECAR_AUTH=none']
+  // Programs of npm and the fixture look at more than a profile would name; what profiles do has a check of its own.
+  const open = ['--env', 'MCP_SIDECAR_AUTH=none', ...permissions('full-access')]
 
   /** The fixture's tool says where it runs: the same place, however it was started. */
   const answers = async (name) => {
@@ -252,7 +308,8 @@ async function checkCommands() {
   await check(
     'flags and a command behind -- work with nothing writable, and the health check of the image succeeds',
     async () => {
-      const name = await start(image, mount, ['--auth', 'none', '--', 'node', '/srv/server.mjs'])
+      const choices = ['--auth', 'none', '--permissions', 'full-access']
+      const name = await start(image, mount, [...choices, '--', 'node', '/srv/server.mjs'])
       await answers(name)
       await mustPodman(['healthcheck', 'run', name])
     },
@@ -275,6 +332,40 @@ async function checkCommands() {
       await answers(await start(image, flags, []))
     },
   )
+
+  await check('a profile holds: the server gets what it names, and no other file or address', async () => {
+    const profile = join(work, 'profile.yaml')
+    writeFileSync(profile, 'filesystem: { read: [/srv], write: [/data] }\nenv: { allow: [SHOWN] }\n', {
+      mode: 0o644,
+    })
+    const flags = [
+      ...[...mount, '--volume', `${profile}:/etc/profile.yaml:ro`, '--tmpfs', '/data:mode=1777,exec'],
+      ...['--env', 'MCP_SIDECAR_AUTH=none', ...permissions('/etc/profile.yaml')],
+      ...['--env', 'SHOWN=yes', '--env', 'HIDDEN=yes'],
+    ]
+    const name = await start(image, flags, ['node', '/srv/server.mjs'])
+    await ready(name)
+    const attempts = {
+      allowed: ['read /srv/package.json', 'write /data/x', 'read /data/x', 'list /data', 'variable SHOWN'],
+      files: [
+        ...['read /etc/passwd', 'read /etc/profile.yaml', 'read /app/package.json', 'list /app', 'list /'],
+        ...['write /tmp/x', 'write /srv/x', 'read /proc/1/environ', 'list /proc', 'read /data/../etc/passwd'],
+        ...['run /data/program', 'read /data/link'],
+      ],
+      network: ['connect 127.0.0.1:9090', 'connect 127.0.0.1:8080', 'connect 192.0.2.1:443'],
+      environment: ['variable HIDDEN', 'variable MCP_SIDECAR_PERMISSIONS'],
+    }
+    const all = Object.values(attempts).flat()
+    const seen = JSON.parse(await inside(name, client, 'attempt', JSON.stringify({ attempts: all })))
+    const outcome = JSON.parse(seen.result.content[0].text)
+    const expected = { allowed: 'done', files: 'EACCES', network: 'EACCES', environment: 'ENOENT' }
+    assert.deepEqual(
+      outcome,
+      Object.fromEntries(
+        Object.entries(attempts).flatMap(([kind, each]) => each.map((attempt) => [attempt, expected[kind]])),
+      ),
+    )
+  })
 
   await check(
     'orphans of the server are reaped, and SIGKILL of the sidecar leaves no process behind',
@@ -316,6 +407,7 @@ async function main() {
 
   await checkFiles()
   await checkImage()
+  await checkLauncher()
   await checkSettings()
   await checkService()
   await checkCommands()

@@ -8,7 +8,8 @@ import tap, { type Test } from 'tap'
 import type { Flags } from '../../src/config/load.ts'
 import { StartError } from '../../src/main.ts'
 import { startCli } from '../support/cli.ts'
-import { play, type Route } from '../support/clients.ts'
+import { nameOf, type Peer, play, type Route } from '../support/clients.ts'
+import { conformanceScenario, conformanceServer } from '../support/conformance.ts'
 import { comparable } from '../support/either-era.ts'
 import { everythingScenario, official } from '../support/everything.ts'
 import { noLauncher } from '../support/launcher.ts'
@@ -47,24 +48,23 @@ async function ask(url: string, session: Session, tool: string, args: object = {
 }
 
 test('a client sees the same of a server that is started here and of one that a launcher serves', async (t) => {
-  const command = official('server-everything', 'stdio')
   const { path } = await serve(t)
-  // What the server was told to do it does in one process only.
-  const config = { server: { poolSize: 1, warmSpares: 0 } }
-  for (const era of ['v1', 'pinned'] as const) {
-    const route: Route =
-      era === 'v1'
-        ? { sdk: 'v1', over: 'Streamable HTTP' }
-        : { sdk: 'v2', over: 'Streamable HTTP', pinned: true }
+  const everything = official('server-everything', 'stdio')
+  const scenarios: readonly (readonly [Route, readonly string[], (peer: Peer) => Promise<Transcript>])[] = [
+    [{ sdk: 'v1', over: 'Streamable HTTP' }, everything, everythingScenario],
+    [{ sdk: 'v2', over: 'HTTP+SSE' }, everything, everythingScenario],
+    [{ sdk: 'v2', over: 'Streamable HTTP', pinned: true }, conformanceServer('modern'), conformanceScenario],
+  ]
+  for (const [route, command, scenario] of scenarios) {
     const run = async (flags: Flags): Promise<object> => {
-      const { base } = await startTestSidecar(t, { command, config, flags })
+      const { base } = await startTestSidecar(t, { command, flags })
       return await play(route, { command, base }, async (peer) => {
-        const { steps, ...rest } = comparable(await everythingScenario(peer)) as Transcript
-        return { ...rest, steps: { ...steps, environment: withoutRunner(steps['environment']) } }
+        const { steps, ...rest } = comparable(await scenario(peer)) as Transcript
+        return { ...rest, steps: { ...steps, environment: withoutRunner(steps['environment'] ?? {}) } }
       })
     }
     const [here, there] = await Promise.all([run({}), run({ serverSocket: path })])
-    t.strictSame(there, here, era)
+    t.strictSame(there, here, nameOf(route))
   }
 })
 
@@ -133,13 +133,13 @@ test('a server that closes its stdout and stays is ended', async (t) => {
 test('when the launcher is killed, so is every server; a new one serves new sessions', async (t) => {
   const pids = pidFile(t)
   const first = await serve(t)
-  const { url, sidecar } = await inFront(t, first.path, {
+  const { url, metric } = await inFront(t, first.path, {
     command: scripted(`--pid=${pids.path}`, `--fork=${pids.path}`, '--ignore-sigterm'),
   })
   const session = await openSession(url)
   await pids.wrote(2)
   const hanging = post(url, call(1, 'hang'), session)
-  await until(() => sidecar.ready, 'it is ready')
+  await until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === 1, 'a call is in flight')
   await first.kill('SIGKILL')
   t.match((await hanging).json, { error: { data: { reason: 'ERR_UPSTREAM_EXIT' } } })
   await pids.gone()

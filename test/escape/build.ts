@@ -11,6 +11,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -46,15 +47,16 @@ export function buildPrograms(): Programs {
   for (const name of sources.toSorted()) digest.update(readFileSync(join(fixtures, name)))
   const uid = process.getuid?.() ?? 0
   const folder = join(tmpdir(), `mcp-sidecar-escape-build-${uid}-${digest.digest('hex').slice(0, 16)}`)
-  if (!existsSync(folder)) {
+  if (!existsSync(folder) || statSync(folder).uid !== uid) {
     const fresh = mkdtempSync(join(tmpdir(), 'mcp-sidecar-escape-build-'))
     compileInto(fresh)
     chmodSync(fresh, 0o755)
     try {
       renameSync(fresh, folder)
     } catch {
-      // Somebody else was quicker; theirs is the same.
-      rmSync(fresh, { recursive: true, force: true })
+      // Another test file was quicker, or the name is somebody else's.
+      process.once('exit', () => rmSync(fresh, { recursive: true, force: true }))
+      return programsIn(fresh)
     }
   }
   return programsIn(folder)

@@ -85,7 +85,8 @@ export async function makeWorld(uid: number, abi?: number): Promise<World> {
     if (root && uid !== 0) chownSync(path, uid, uid)
     return path
   }
-  own(base, 0o755)
+  // A program in it is setuid root.
+  own(base, 0o700)
   const folder = (name: string, mode = 0o700): string => {
     mkdirSync(join(base, name))
     return own(join(base, name), mode)
