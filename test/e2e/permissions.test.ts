@@ -130,7 +130,7 @@ tap.test('what a server tries to reach is counted, logged and refused', { skip }
   }))
   const sidecar = await startTestSidecar(t, { command: [...plain, attacker], flags: { permissions: file } })
   const { port } = new URL(sidecar.adminUrl)
-  const code = `await new Promise((resolve) => require('node:net').connect(${port}, '127.0.0.1').on('connect', () => resolve('in')).on('error', (error) => resolve(error.code)))`
+  const code = `return await new Promise((resolve) => require('node:net').connect(${port}, '127.0.0.1').on('connect', () => resolve('in')).on('error', (error) => resolve(error.code)))`
   const tried = await post(sidecar.url, call(1, 'eval', { code }), await openSession(sidecar.url))
   t.match(tried.body, /EACCES|ECONNREFUSED/)
   t.ok((await sidecar.metric('mcp_sidecar_egress_total{protocol="broker",verdict="denied"}')) >= 1)
