@@ -55,7 +55,7 @@ export interface EnvironmentPolicy {
 
 /** Undefined: no limit of ours. */
 export interface ProcessLimits {
-  /** Bytes of private data of each process (RLIMIT_DATA), and of resident memory of all together. */
+  /** Bytes of resident memory of all processes together; each may reserve a gigabyte more (RLIMIT_DATA). */
   readonly memoryBytes: number | undefined
   readonly processes: number | undefined
   readonly openFiles: number | undefined

@@ -47,20 +47,18 @@ type Used = readonly (readonly [path: string, accesses: ReadonlySet<FileAccess>]
 
 /** Without what is never granted as a path. */
 function usable({ files }: Pick<Seen, 'files'>, around: PathSurroundings, review: Set<string>): Used {
-  return [...files]
-    .filter(([path]) => {
-      if (within(path, '/proc') || isSounding(path)) return false
-      if (path.includes('\uFFFD')) {
-        review.add(`${path} has a name that is no UTF-8 text: it cannot be granted`)
-        return false
-      }
-      if (isProtected(path, around) && around.files.at(path).kind !== 'folder') {
-        review.add(`it used ${path}, which belongs to the sidecar: it will not get it`)
-        return false
-      }
-      return true
-    })
-    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+  return [...files].filter(([path]) => {
+    if (within(path, '/proc') || isSounding(path)) return false
+    if (path.includes('\uFFFD')) {
+      review.add(`${path} has a name that is no UTF-8 text: it cannot be granted`)
+      return false
+    }
+    if (isProtected(path, around) && around.files.at(path).kind !== 'folder') {
+      review.add(`it used ${path}, which belongs to the sidecar: it will not get it`)
+      return false
+    }
+    return true
+  })
 }
 
 function writtenPaths(

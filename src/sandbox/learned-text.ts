@@ -53,11 +53,11 @@ function limits({ rssBytes, processes }: LearnedProfile): string[] {
   if (rssBytes === 0) return ['  # limits: it ended before it could be measured']
   const peak = `at most ${mebibytes(rssBytes)}Mi of memory and ${processes} processes were seen at once`
   return [
-    '  # Limits are not learned: a session that is longer needs more. Twice what was seen is a start;',
+    '  # Limits are not learned: a longer session needs more, and threads count as processes. As a start:',
     `  # ${peak}.`,
     '  # limits:',
     `  #   memory: ${Math.max(64, 2 ** Math.ceil(Math.log2(mebibytes(rssBytes) * 2)))}Mi`,
-    `  #   processes: ${Math.max(32, processes * 2)}`,
+    `  #   processes: ${Math.max(64, processes * 16)}`,
   ]
 }
 

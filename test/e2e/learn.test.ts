@@ -94,6 +94,7 @@ for (const uid of uids) {
       t.equal(await call('read', { path: own }), '{}')
       t.equal(await call('read', { path: join(place.folder, 'missing.txt') }), 'ENOENT')
       t.equal(await call('listen', { port: 0 }), 'EACCES')
+      t.equal(await call('connect', { host: 'nowhere.test', port: database }), 'ENOTFOUND')
     }
     const { profile, text } = await learned(t, place, server, session, names)
     t.match(text, '      - db.test\n')
@@ -101,6 +102,7 @@ for (const uid of uids) {
     t.match(text, `      - ${database}\n`)
     t.match(text, `{ path: ${own}, execute: false }`)
     t.notMatch(text, 'missing.txt', 'what is not there needs no grant')
+    t.notMatch(text, 'nowhere.test', 'nor does a name that nobody has')
     t.match(text, 'it tried to listen')
 
     const confined = await start(t, place, [...ports, '--permissions', profile, '--', ...server], { names })

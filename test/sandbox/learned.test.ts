@@ -6,6 +6,7 @@ import { type LearnedProfile, learnedProfile, type Surroundings } from '../../sr
 import { learnedText } from '../../src/sandbox/learned-text.ts'
 import { type FileAccess, fileAccesses, Observed } from '../../src/sandbox/observed.ts'
 import { checkPaths, type FileFact, type FileFacts } from '../../src/sandbox/profile.ts'
+import { readStatus } from '../../src/sandbox/status.ts'
 import { holds } from '../support/property.ts'
 
 type Use = readonly [path: string, ...accesses: FileAccess[]]
@@ -51,6 +52,39 @@ function learnedFrom(uses: readonly Use[], more: Partial<Surroundings> = {}): Le
   const files = disk(uses.map(([path, ...accesses]) => (accesses.includes('list') ? `${path}/` : path)))
   return learnedProfile(seenOf(uses), around({ files, ...more }))
 }
+
+t.test(
+  'lines of the launcher about a watched server are read, and nothing that only resembles them',
+  async (t) => {
+    const lines: readonly (readonly [object, object])[] = [
+      [
+        { event: 'file', access: 'read', path: '/a' },
+        { event: 'file', access: 'read', path: '/a' },
+      ],
+      [
+        { event: 'tried', what: 'bind', port: 80 },
+        { event: 'tried', what: 'bind', port: 80 },
+      ],
+      [
+        { event: 'tried', what: 'udp' },
+        { event: 'tried', what: 'udp', port: undefined },
+      ],
+      [
+        { event: 'size', rss: 1, processes: 2 },
+        { event: 'size', rssBytes: 1, processes: 2 },
+      ],
+      [{ event: 'lost' }, { event: 'lost' }],
+    ]
+    for (const [line, read] of lines) t.strictSame(readStatus(JSON.stringify(line)), read)
+    const wrong = [
+      { event: 'file', access: 'look', path: '/a' },
+      { event: 'file', access: 'read' },
+      { event: 'tried', what: 'x' },
+      { event: 'size', rss: '1', processes: 2 },
+    ]
+    for (const line of wrong) t.throws(() => readStatus(JSON.stringify(line)), Error, JSON.stringify(line))
+  },
+)
 
 const paths = (entries: readonly { readonly path: string }[]): string[] => entries.map(({ path }) => path)
 
@@ -271,7 +305,7 @@ t.test('the largest size is in the comments, rounded up', async (t) => {
   take({ event: 'size', rssBytes: 10, processes: 40 })
   const text = learnedText(learnedProfile(observed, around()), [])
   t.match(text, '# at most 100Mi of memory and 40 processes')
-  t.match(text, '#   memory: 256Mi\n  #   processes: 80\n')
+  t.match(text, '#   memory: 256Mi\n  #   processes: 640\n')
 })
 
 const part = fc.oneof(

@@ -114,7 +114,7 @@ const limits = object({
   memory: optional(
     quantity(MEMORY, '1MiB', '1024GiB'),
     'no limit but that of the container',
-    'Private data of each process (RLIMIT_DATA), and resident memory of all of them together. `512Mi` is `512MiB`.',
+    'Resident memory of all processes together; each may reserve a gigabyte more (RLIMIT_DATA). `512Mi` is `512MiB`.',
   ),
   processes: defaulted(
     integer(1, 1_000_000),
