@@ -50,7 +50,10 @@ export async function measureSandbox({ settings, results, say }) {
       .on('end', () => socket.end()),
   )
   await new Promise((resolve) => listener.listen(0, '127.0.0.1', resolve))
-  const filesystem = { ...NO_FILES, read: [{ path: here('.').replace(/\/$/, ''), execute: true, optional: false }] }
+  const filesystem = {
+    ...NO_FILES,
+    read: [{ path: here('.').replace(/\/$/, ''), execute: true, optional: false }],
+  }
   const network = { ...NO_NETWORK, mode: 'allowlist', cidrs: ['127.0.0.1/32'] }
   const sandbox = (profile) =>
     createSandbox({

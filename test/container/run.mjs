@@ -20,6 +20,7 @@ import {
   start,
 } from './containers.mjs'
 import { build, forget, installPrograms, must, mustPodman, podman, work } from './podman.mjs'
+import { profileHolds } from './profile.mjs'
 
 const project = fileURLToPath(new URL('../..', import.meta.url))
 const compose = join(project, 'deploy/compose')
@@ -333,39 +334,9 @@ async function checkCommands() {
     },
   )
 
-  await check('a profile holds: the server gets what it names, and no other file or address', async () => {
-    const profile = join(work, 'profile.yaml')
-    writeFileSync(profile, 'filesystem: { read: [/srv], write: [/data] }\nenv: { allow: [SHOWN] }\n', {
-      mode: 0o644,
-    })
-    const flags = [
-      ...[...mount, '--volume', `${profile}:/etc/profile.yaml:ro`, '--tmpfs', '/data:mode=1777,exec'],
-      ...['--env', 'MCP_SIDECAR_AUTH=none', ...permissions('/etc/profile.yaml')],
-      ...['--env', 'SHOWN=yes', '--env', 'HIDDEN=yes'],
-    ]
-    const name = await start(image, flags, ['node', '/srv/server.mjs'])
-    await ready(name)
-    const attempts = {
-      allowed: ['read /srv/package.json', 'write /data/x', 'read /data/x', 'list /data', 'variable SHOWN'],
-      files: [
-        ...['read /etc/passwd', 'read /etc/profile.yaml', 'read /app/package.json', 'list /app', 'list /'],
-        ...['write /tmp/x', 'write /srv/x', 'read /proc/1/environ', 'list /proc', 'read /data/../etc/passwd'],
-        ...['run /data/program', 'read /data/link'],
-      ],
-      network: ['connect 127.0.0.1:9090', 'connect 127.0.0.1:8080', 'connect 192.0.2.1:443'],
-      environment: ['variable HIDDEN', 'variable MCP_SIDECAR_PERMISSIONS'],
-    }
-    const all = Object.values(attempts).flat()
-    const seen = JSON.parse(await inside(name, client, 'attempt', JSON.stringify({ attempts: all })))
-    const outcome = JSON.parse(seen.result.content[0].text)
-    const expected = { allowed: 'done', files: 'EACCES', network: 'EACCES', environment: 'ENOENT' }
-    assert.deepEqual(
-      outcome,
-      Object.fromEntries(
-        Object.entries(attempts).flatMap(([kind, each]) => each.map((attempt) => [attempt, expected[kind]])),
-      ),
-    )
-  })
+  await check('a profile holds: the server gets what it names, and no other file or address', () =>
+    profileHolds(image, mount),
+  )
 
   await check(
     'orphans of the server are reaped, and SIGKILL of the sidecar leaves no process behind',

@@ -453,7 +453,9 @@ t.test('an address that others can reach is refused without a choice of authenti
     await bad.catch(({ problems }: ConfigError) =>
       t.match(problems[0]?.message, /--bearer-token-file.*--auth none/),
     )
-    await t.resolves(testConfig({ flags: { host: address, permissions: 'none', bearerTokenFile: tokenFile } }))
+    await t.resolves(
+      testConfig({ flags: { host: address, permissions: 'none', bearerTokenFile: tokenFile } }),
+    )
     await t.resolves(testConfig({ flags: { host: address, permissions: 'none', auth: 'none' } }))
   }
   for (const address of ['127.0.0.1', 'localhost', '::1', '127.9.9.9']) {
