@@ -338,6 +338,15 @@ async function checkCommands() {
     profileHolds(image, mount),
   )
 
+  await check('learn writes the profile of a server, which names what it read', async () => {
+    const args = ['--auth', 'none', '--for', '5s', '--', 'node', '/srv/server.mjs']
+    const { code, stdout, stderr } = await runToEnd(image, mount, ['learn', ...args])
+    assert.equal(code, 0, stderr)
+    const { filesystem, network } = parse(stdout).permissionProfile
+    assert.match(JSON.stringify(filesystem.read), /"\/srv[/"]/)
+    assert.equal(network, undefined)
+  })
+
   await check(
     'orphans of the server are reaped, and SIGKILL of the sidecar leaves no process behind',
     async () => {
