@@ -103,13 +103,19 @@ function addNetwork({ network, allowDegraded }: Profile, { proxy, broker }: Reco
  * measures what is used, once a second; this stops what is faster.
  */
 const reservedBytes = 1024 ** 3
+/**
+ * Room for what else the user runs: the kernel counts all processes and threads of a user, those of other servers and of the
+ * sidecar among them. The watchdog counts those of this server; this stops a bomb before it looks.
+ */
+const otherProcesses = 1024
 
 function addLimits({ limits }: Profile, add: Add): void {
   const { memoryBytes, processes, openFiles, fileSizeBytes, cpuSeconds } = limits
   const some: readonly (readonly [keys: readonly string[], value: number | undefined])[] = [
     [['watch.rss'], memoryBytes],
     [['limit.data'], memoryBytes === undefined ? undefined : memoryBytes + reservedBytes],
-    [['limit.nproc', 'watch.processes'], processes],
+    [['watch.processes'], processes],
+    [['limit.nproc'], processes === undefined ? undefined : processes + otherProcesses],
     [['limit.nofile'], openFiles],
     [['limit.fsize'], fileSizeBytes],
     [['limit.cpu'], cpuSeconds],

@@ -36,9 +36,9 @@ export async function start(image, flags, args, confinement = hardening) {
 }
 
 /** Runs a container to its end; returns its exit code and what it printed. */
-export function runToEnd(image, flags, args) {
+export function runToEnd(image, flags, args, timeoutMs = 30_000) {
   const [, command] = run(['--rm', ...hardening, ...flags])
-  return podman([...command, image, ...args], { timeoutMs: 30_000 })
+  return podman([...command, image, ...args], { timeoutMs })
 }
 
 /** Runs a module's text with node inside a container; returns what it printed. */

@@ -19,6 +19,7 @@ import {
   runToEnd,
   start,
 } from './containers.mjs'
+import { noEscape } from './escape.mjs'
 import { build, forget, installPrograms, must, mustPodman, podman, work } from './podman.mjs'
 import { profileHolds } from './profile.mjs'
 
@@ -337,6 +338,9 @@ async function checkCommands() {
   await check('a profile holds: the server gets what it names, and no other file or address', () =>
     profileHolds(image, mount),
   )
+
+  for (const user of ['65532:65532', '0:0'])
+    await check(`a server cannot leave its sandbox, as ${user}`, () => noEscape(image, user))
 
   await check('learn writes the profile of a server, which names what it read', async () => {
     const args = ['--auth', 'none', '--for', '5s', '--', 'node', '/srv/server.mjs']
