@@ -42,6 +42,9 @@ export interface ConnectorContext {
 }
 
 /** For resolution and dial together, a little less than what the broker waits. Milliseconds. */
+/** Characters. */
+const maxReason = 300
+
 const openMs = 9500
 const longestHost = 255
 
@@ -174,7 +177,8 @@ export class Connector {
       port,
       rule,
       address,
-      ...(reason === undefined ? {} : { reason }),
+      // It may hold what the server wrote into a handshake.
+      ...(reason === undefined ? {} : { reason: reason.slice(0, maxReason) }),
     })
   }
 

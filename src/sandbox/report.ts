@@ -63,7 +63,8 @@ export function enforcementOf(
 ): EnforcementReport {
   const all = [...own(profile), ...mechanisms]
   const gaps = new Set(all.flatMap((each) => each.gaps))
-  const weak = measured === 'weakened' || [...gaps].some((gap) => weakening.has(gap))
+  const failed = mechanisms.some(({ selfTest }) => selfTest === 'fail')
+  const weak = measured === 'weakened' || failed || [...gaps].some((gap) => weakening.has(gap))
   let verdict: EnforcementVerdict = weak ? 'weakened' : 'enforced'
   if (profile === undefined) verdict = 'off'
   return { ...about(profile), verdict, kernel, mechanisms: all }
@@ -87,7 +88,7 @@ export function refusedBy(
 
 /** The server runs without the launcher: with a clean environment, and nothing else. */
 export function unenforced(profile: Profile | undefined): EnforcementReport {
-  return { ...about(profile), verdict: 'off', kernel: undefined, mechanisms: own(profile) }
+  return { ...about(profile), verdict: 'off', kernel: undefined, mechanisms: own(undefined) }
 }
 
 function about(

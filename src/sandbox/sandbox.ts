@@ -80,14 +80,24 @@ export async function createSandbox(options: SandboxOptions): Promise<Sandbox> {
     facts = await probeHost(launcher)
     const found = await tried(launcher, facts, options)
     if (found.verdict !== 'refused') return new Sandbox(options, facts, found)
-    if (!accepted) throw new Unenforceable(found)
+    if (!accepted || couldEnforce(profile, facts)) throw new Unenforceable(found)
   } catch (thrown) {
     if (!(thrown instanceof LauncherError)) throw thrown
     const { message: reason, wayOut } = thrown
-    if (!accepted)
+    if (!accepted || couldEnforce(profile, facts))
       throw new Unenforceable(refusedBy(profile, { mechanism: 'launcher', reason, wayOut }, facts))
   }
-  return new Sandbox({ ...options, launcher: undefined }, facts, unenforced(profile))
+  const off = unenforced(profile)
+  options.onReport(off)
+  return new Sandbox({ ...options, launcher: undefined }, facts, off)
+}
+
+/**
+ * Doing without is for hosts where nothing can be enforced. On any other it is this profile that is wrong, or this moment,
+ * which a server may have brought about.
+ */
+function couldEnforce(profile: Profile | undefined, facts: HostFacts | undefined): boolean {
+  return profile !== undefined && facts !== undefined && facts.landlockAbi > 0 && facts.userNotify
 }
 
 /** What would hold for a server started now. @throws LauncherError */

@@ -63,8 +63,17 @@ t.test('the verdict is no better than the worst gap', async (t) => {
     const mechanisms = [{ ...landlock, gaps: [gap] }]
     t.equal(enforcementOf(profile(), reportOf({ mechanisms })).verdict, 'weakened', gap)
   }
+  const failing = [{ ...landlock, selfTest: 'fail' }]
+  t.equal(
+    enforcementOf(profile(), reportOf({ mechanisms: failing })).verdict,
+    'weakened',
+    'a failed self-test',
+  )
   t.equal(enforcementOf(undefined, reportOf()).verdict, 'off', 'without a profile nothing is enforced')
-  t.equal(unenforced(profile()).verdict, 'off')
+  const network = { mode: 'allowlist', hosts: [], cidrs: [], ports: [], checkSni: false } as const
+  const off = unenforced(profile({ network }))
+  t.equal(off.verdict, 'off')
+  t.strictSame(enforcementSummary(off).active, ['env'], 'nobody leads its connections to the proxy')
 })
 
 t.test('the sidecar names what it does itself', async (t) => {
