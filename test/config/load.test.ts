@@ -6,7 +6,7 @@ import { ConfigError, type Flags, type LoadInput, loadConfig } from '../../src/c
 const command = ['node', 'server.js']
 
 function input(flags: Flags = {}, env: LoadInput['env'] = {}, file?: string): LoadInput {
-  const base = { env, cwd: '/work', command }
+  const base = { env, cwd: '/project', command }
   return file === undefined
     ? { ...base, flags }
     : { ...base, flags: { config: 'c.yaml', ...flags }, readFile: async () => file }
@@ -181,7 +181,7 @@ log: { level: warn, format: json }
     ),
   )
   t.same(byVariable, byFlag)
-  const own = byFile?.protectedPaths.filter((path) => path !== '/work/c.yaml')
+  const own = byFile?.protectedPaths.filter((path) => path !== '/project/c.yaml')
   t.same({ ...byFile, protectedPaths: own }, byFlag)
   t.match(byFlag, { listen: { webSocket: true, port: 1 }, admin: { host: '0.0.0.0', port: 2 } })
 })
