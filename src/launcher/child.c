@@ -62,7 +62,9 @@ static void apply_limits(const struct start *start, int control) {
   nproc.value += start->nproc_now;
   int error = apply_limit(RLIMIT_CORE, &none, 0);
   if (error == 0) error = apply_limit(RLIMIT_DATA, &policy->data, 0);
-  if (error == 0) error = apply_limit(RLIMIT_NOFILE, &policy->nofile, 0);
+  /* Else, where the environment allows it, a server could take the processor from the supervisor and the sidecar. */
+  if (error == 0) error = apply_limit(RLIMIT_RTPRIO, &none, 0);
+  if (error == 0) error = apply_limit(RLIMIT_NICE, &none, 0);
   if (error == 0) error = apply_limit(RLIMIT_FSIZE, &policy->fsize, 0);
   /* SIGXCPU first, KILL a second later. */
   if (error == 0) error = apply_limit(RLIMIT_CPU, &policy->cpu, 1);
@@ -123,6 +125,10 @@ _Noreturn void child_run(const struct start *start, int control) {
   apply_limits(start, control);
   drop_capabilities(control);
   apply_layers(start, control);
+  /* After the listener was handed over: the kernel holds descriptors on the way, which all processes of a user share, against
+   * this limit of the sender, and another server may have many on the way. */
+  int error = apply_limit(RLIMIT_NOFILE, &start->policy->nofile, 0);
+  if (error != 0) fail(control, M_RLIMITS, error, "setrlimit");
   /* The supervisor answers once the report is written: nothing of the server runs before. */
   memset(&message, 0, sizeof message);
   if (start->policy->self_test && !selftest_run(start, &message)) fail(control, message.mechanism, message.error, message.what);
