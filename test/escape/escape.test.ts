@@ -1,7 +1,7 @@
 /** Every row of the list of escapes, from a real server behind the built sidecar, as root and as another user. */
 import t from 'tap'
 import { attemptAll } from './run.ts'
-import { missing, onRequest } from './sidecar.ts'
+import { missing } from './sidecar.ts'
 
 t.setTimeout(300_000)
 const nobody = 65534
@@ -10,7 +10,7 @@ const reason = missing()
 if (uids.length === 1) t.comment('only root can try it as root and as another user')
 
 for (const uid of uids) {
-  t.test(`a server cannot leave its sandbox, as uid ${uid}`, { skip: reason ?? onRequest }, async (t) => {
+  t.test(`a server cannot leave its sandbox, as uid ${uid}`, { skip: reason }, async (t) => {
     await attemptAll(uid, {
       found: ({ row, title, verdict, outcome }) => {
         if (verdict === 'reported') t.pass(`${row} ${title}: not enforceable, and reported as ${outcome}`)
