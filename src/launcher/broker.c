@@ -148,6 +148,7 @@ static void receive(struct broker *broker) {
 static void end(struct broker *broker) {
   epoll_ctl(broker->epoll, EPOLL_CTL_DEL, broker->options.listener, NULL);
   while (broker->first != NULL) dial_drop(broker, broker->first);
+  dial_drop_spare(broker);
 }
 
 void broker_sweep(struct broker *broker, int64_t now) {
@@ -166,21 +167,23 @@ static void hand_over_again(struct broker *broker, int64_t until) {
   broker->next_attempt = broker_now() + BROKER_ATTEMPT_MS;
 }
 
-void broker_serve(struct broker *broker) {
-  const int64_t until = broker_now() + TURNS_MS;
-  /* One event at a time: handling one may end a connection that a second one speaks of. */
-  for (int turn = 0; turn < TURNS && broker_now() <= until; turn++) {
-    struct epoll_event event;
-    if (epoll_wait(broker->epoll, &event, 1, 0) != 1) break;
-    if (event.data.ptr != NULL) {
-      dial_continue(broker, event.data.ptr);
-    } else if (event.events & EPOLLIN) {
-      receive(broker);
-    } else {
-      end(broker);
-    }
+/* One event at a time: handling one may end a connection that a second one speaks of. False for none. */
+static bool serve_one(struct broker *broker, int wait, bool *ended) {
+  struct epoll_event event;
+  if (epoll_wait(broker->epoll, &event, 1, wait) != 1) return false;
+  if (event.data.ptr == broker) {
+    *ended = true;
+  } else if (event.data.ptr != NULL) {
+    dial_continue(broker, event.data.ptr);
+  } else if (event.events & EPOLLIN) {
+    receive(broker);
+  } else {
+    end(broker);
   }
-  if (broker->first == NULL) return;
+  return true;
+}
+
+static void keep_time(struct broker *broker) {
   const int64_t now = broker_now();
   while (broker->first != NULL && broker->first->deadline <= now) {
     struct dial *late = broker->first;
@@ -188,7 +191,19 @@ void broker_serve(struct broker *broker) {
     dial_drop(broker, late);
   }
   if (now >= broker->next_sweep) broker_sweep(broker, now);
-  if (broker->handing_over > 0 && now >= broker->next_attempt) hand_over_again(broker, until);
+  if (broker->handing_over > 0 && now >= broker->next_attempt) hand_over_again(broker, now + TURNS_MS);
+}
+
+bool broker_serve(struct broker *broker, int wait) {
+  bool ended = false;
+  if (serve_one(broker, wait, &ended)) {
+    /* With nobody else's work to come back to, the next event is waited for at once, in one call. */
+    const int64_t until = broker_now() + TURNS_MS;
+    for (int turn = 1; wait == 0 && turn < TURNS && broker_now() <= until; turn++)
+      if (!serve_one(broker, 0, &ended)) break;
+  }
+  if (broker->first != NULL) keep_time(broker);
+  return !ended;
 }
 
 int broker_next(const struct broker *broker) {
@@ -201,7 +216,7 @@ int broker_next(const struct broker *broker) {
 }
 
 void broker_run(struct broker *broker) {
-  if (!broker->threaded) broker_serve(broker);
+  if (!broker->threaded) broker_serve(broker, 0);
 }
 
 int broker_timeout(const struct broker *broker) {
@@ -234,6 +249,9 @@ static int open_parts(struct broker *broker) {
   if (broker->epoll < 0) return -1;
   if (fcntl(broker->options.listener, F_SETFD, FD_CLOEXEC) != 0) return -1;
   if (!hand_over_prepare()) return -1;
+  /* A caller waits for the broker and the broker for the caller, so they may share a processor: waking another one takes
+   * longer than all the rest. Without Linux 6.6 it is only slower. */
+  ioctl(broker->options.listener, NOTIFY_SET_FLAGS, NOTIFY_SYNC_WAKE_UP);
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
   if (epoll_ctl(broker->epoll, EPOLL_CTL_ADD, broker->options.listener, &event) != 0) return -1;
   /* An observer is the supervisor's own code, and expects its thread. */
@@ -243,6 +261,7 @@ static int open_parts(struct broker *broker) {
 static void free_parts(struct broker *broker) {
   if (broker->epoll >= 0) close(broker->epoll);
   if (broker->wake >= 0) close(broker->wake);
+  dial_drop_spare(broker);
   explicit_bzero(broker->token, sizeof broker->token);
   free(broker->request);
   free(broker->answer);
@@ -265,6 +284,7 @@ struct broker *broker_open(const struct broker_options *options) {
   broker->proxy = proxy;
   broker->epoll = -1;
   broker->wake = -1;
+  broker->spare = -1;
   broker->self = getpid();
   if (options->connects) memcpy(broker->token, options->token, strlen(options->token));
   for (int i = BROKER_PENDING - 1; i >= 0; i--) {

@@ -47,6 +47,8 @@ struct notify_addfd {
 #define NOTIFY_SEND _IOWR('!', 1, struct notify_answer)
 #define NOTIFY_ID_VALID _IOW('!', 2, uint64_t)
 #define NOTIFY_ADDFD _IOW('!', 3, struct notify_addfd)
+#define NOTIFY_SET_FLAGS _IOW('!', 4, uint64_t) /* Linux 6.6 */
+#define NOTIFY_SYNC_WAKE_UP 1U
 
 /* sockaddr_nl of include/uapi/linux/netlink.h */
 struct netlink_address {

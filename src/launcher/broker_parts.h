@@ -90,6 +90,9 @@ struct done_call {
 
 #define DONE_CALLS 16
 
+/* Milliseconds for which a connection to the proxy is kept ready. The proxy closes one that says nothing after 10 s. */
+#define SPARE_MS 5000
+
 /* Milliseconds after which connections of callers that no longer wait are found and closed. */
 #define BROKER_SWEEP_MS 250
 
@@ -111,6 +114,8 @@ struct broker {
   struct dial *first; /* earliest deadline */
   struct dial *last;
   struct dial *free;
+  int spare; /* a connection to the proxy for whoever calls next; -1 for none */
+  int64_t spare_until;
   int64_t next_sweep;
   unsigned handing_over; /* connections in that state */
   int64_t next_attempt;  /* at these */
@@ -126,7 +131,9 @@ bool thread_start(struct broker *broker);
 bool thread_end(struct broker *broker);
 
 /* broker.c */
-void broker_serve(struct broker *broker);        /* broker_run, in whichever thread serves */
+/* broker_run, in whichever thread serves, which waits so many ms for the first event (-1: as long as it takes). False when the
+ * thread is to end. */
+bool broker_serve(struct broker *broker, int wait);
 int broker_next(const struct broker *broker);    /* broker_timeout, there */
 int64_t broker_now(void); /* ms, monotonic */
 bool broker_waits(const struct broker *broker, const struct call *call);
@@ -142,6 +149,8 @@ int hand_over(const struct broker *broker, const struct call *call, int descript
 /* target.c; each returns 0, an errno to answer with, or CALLER_GONE */
 int target_memory(const struct broker *broker, const struct call *call, uint64_t from, void *into, size_t length);
 int target_socket(const struct broker *broker, const struct call *call, int descriptor, struct caller_socket *socket);
+/* Whether the same socket still stands there: EISCONN when one of ours does meanwhile, EBADF for anything else. */
+int target_same(const struct broker *broker, const struct call *call, int descriptor, const struct caller_socket *socket);
 /* Process behind a pidfd of the caller. */
 int target_pidfd(const struct broker *broker, const struct call *call, int descriptor, pid_t *pid);
 
@@ -165,6 +174,7 @@ int tunnel_answer(struct dial *dial);
 void dial_begin(struct broker *broker, const struct call *call);
 void dial_continue(struct broker *broker, struct dial *dial);
 void dial_drop(struct broker *broker, struct dial *dial);
+void dial_drop_spare(struct broker *broker);
 
 /* bind.c */
 void bind_serve(struct broker *broker, const struct call *call);

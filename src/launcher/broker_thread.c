@@ -5,9 +5,9 @@
  * connects; it must not be the supervisor, who ends the tree when its time has come. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,17 +22,15 @@
 
 static void *serve(void *argument) {
   struct broker *broker = argument;
-  struct pollfd ready[] = {{.fd = broker->epoll, .events = POLLIN}, {.fd = broker->wake, .events = POLLIN}};
-  while (ready[1].revents == 0) {
-    if (poll(ready, 2, broker_next(broker)) < 0) continue;
-    broker_serve(broker);
-  }
+  while (broker_serve(broker, broker_next(broker))) continue;
   return NULL;
 }
 
 bool thread_start(struct broker *broker) {
   broker->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (broker->wake < 0) return false;
+  struct epoll_event event = {.events = EPOLLIN, .data.ptr = broker};
+  if (epoll_ctl(broker->epoll, EPOLL_CTL_ADD, broker->wake, &event) != 0) return false;
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, STACK_SIZE);

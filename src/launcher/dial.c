@@ -47,6 +47,49 @@ static int unreachable(int error) {
   }
 }
 
+/* A socket that is on its way to the proxy, or minus an errno. */
+static int dial_proxy(const struct broker *broker) {
+  const int descriptor = socket(broker->proxy.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (descriptor < 0) return -unreachable(errno);
+  const int on = 1;
+  setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  setsockopt(descriptor, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  struct sockaddr_storage address;
+  const socklen_t length = endpoint_address(&broker->proxy, &address);
+  if (connect(descriptor, (struct sockaddr *)&address, length) != 0 && errno != EINPROGRESS) {
+    const int error = unreachable(errno);
+    close(descriptor);
+    return -error;
+  }
+  return descriptor;
+}
+
+void dial_drop_spare(struct broker *broker) {
+  if (broker->spare >= 0) close(broker->spare);
+  broker->spare = -1;
+}
+
+/* Making a connection, and above all having it accepted, takes longer than all that is said on it. So a program that
+ * connects finds one that was made after its last connect; one that does so seldom waits for its own. */
+static int take_spare(struct broker *broker, int64_t now) {
+  const int descriptor = broker->spare;
+  broker->spare = -1;
+  if (descriptor < 0) return -1;
+  char byte;
+  const bool silent = recv(descriptor, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+  if (silent && now < broker->spare_until) return descriptor;
+  close(descriptor);
+  return -1;
+}
+
+static void make_spare(struct broker *broker) {
+  if (broker->spare >= 0) return;
+  const int descriptor = dial_proxy(broker);
+  if (descriptor < 0) return;
+  broker->spare = descriptor;
+  broker->spare_until = broker_now() + SPARE_MS;
+}
+
 static int finish_connect(const struct dial *dial) {
   struct sockaddr_storage peer;
   socklen_t length = sizeof peer;
@@ -70,7 +113,7 @@ static int advance(const struct broker *broker, struct dial *dial) {
       result = tunnel_ask(broker, dial);
       if (result != 0) return result;
       dial->state = DIAL_READING;
-      /* fall through */
+      return UNDER_WAY;
     case DIAL_READING:
       return tunnel_answer(dial);
     case DIAL_HANDING_OVER:
@@ -101,6 +144,7 @@ static void deliver(struct broker *broker, struct dial *dial) {
   const struct call call = dial->call;
   dial_drop(broker, dial);
   broker_answer(broker, &call, result);
+  if (result == 0) make_spare(broker);
 }
 
 void dial_continue(struct broker *broker, struct dial *dial) {
@@ -117,23 +161,6 @@ void dial_continue(struct broker *broker, struct dial *dial) {
   const struct call call = dial->call;
   dial_drop(broker, dial);
   broker_answer(broker, &call, result);
-}
-
-/* A socket that is on its way to the proxy, or minus an errno. */
-static int dial_proxy(const struct broker *broker) {
-  const int descriptor = socket(broker->proxy.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (descriptor < 0) return -unreachable(errno);
-  const int on = 1;
-  setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  setsockopt(descriptor, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-  struct sockaddr_storage address;
-  const socklen_t length = endpoint_address(&broker->proxy, &address);
-  if (connect(descriptor, (struct sockaddr *)&address, length) != 0 && errno != EINPROGRESS) {
-    const int error = unreachable(errno);
-    close(descriptor);
-    return -error;
-  }
-  return descriptor;
 }
 
 static struct dial *dial_of(const struct broker *broker, pid_t tid) {
@@ -180,12 +207,13 @@ void dial_begin(struct broker *broker, const struct call *call) {
   }
   if (broker->free == NULL) broker_sweep(broker, broker_now());
   dial = broker->free;
-  const int descriptor = dial == NULL ? -EAGAIN : dial_proxy(broker);
+  const int64_t now = broker_now();
+  int descriptor = dial == NULL ? -EAGAIN : take_spare(broker, now);
+  if (dial != NULL && descriptor < 0) descriptor = dial_proxy(broker);
   if (descriptor < 0) {
     broker_answer(broker, call, -descriptor);
     return;
   }
-  const int64_t now = broker_now();
   if (broker->first == NULL) broker->next_sweep = now + BROKER_SWEEP_MS;
   broker->free = dial->next;
   *dial = (struct dial){

@@ -45,15 +45,11 @@ static int put(const struct broker *broker, struct notify_addfd *add) {
 int hand_over(const struct broker *broker, const struct call *call, int descriptor,
               const struct caller_socket *place) {
   const int number = (int)(uint32_t)call->args[0];
-  struct caller_socket now;
-  const int found = target_socket(broker, call, number, &now);
-  if (found != 0) return found == ENOTSOCK ? EBADF : found;
   /* Another thread has closed or replaced it: what stands there now is not ours to take away. */
-  if (now.inode != place->inode) return now.installed ? EISCONN : EBADF;
+  const int same = target_same(broker, call, number, place);
+  if (same != 0) return same;
 
-  const int flags = fcntl(descriptor, F_GETFL);
-  const int wanted = (flags & ~O_NONBLOCK) | (now.flags & O_NONBLOCK);
-  if (flags < 0 || fcntl(descriptor, F_SETFL, wanted) != 0) return EAGAIN;
+  if (fcntl(descriptor, F_SETFL, place->flags & O_NONBLOCK) != 0) return EAGAIN;
   /* The mark by which target_socket knows it again. A program that marks a socket of its own so fools itself only. */
   if (fchmod(descriptor, S_IRUSR | S_IWUSR) != 0) return EAGAIN;
 
@@ -62,7 +58,7 @@ int hand_over(const struct broker *broker, const struct call *call, int descript
       .flags = NOTIFY_ADDFD_SETFD,
       .source = (uint32_t)descriptor,
       .target = (uint32_t)number,
-      .target_flags = (uint32_t)(now.flags & O_CLOEXEC),
+      .target_flags = (uint32_t)(place->flags & O_CLOEXEC),
   };
   return put(broker, &add);
 }

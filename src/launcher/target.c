@@ -99,6 +99,18 @@ int target_socket(const struct broker *broker, const struct call *call, int desc
   return broker_waits(broker, call) ? error : CALLER_GONE;
 }
 
+int target_same(const struct broker *broker, const struct call *call, int descriptor, const struct caller_socket *socket) {
+  char path[64], link[32], expected[32];
+  snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)call->tid, descriptor);
+  const ssize_t length = readlink(path, link, sizeof link - 1);
+  const int wanted = snprintf(expected, sizeof expected, "socket:[%llu]", (unsigned long long)socket->inode);
+  if (length == wanted && memcmp(link, expected, (size_t)wanted) == 0) return broker_waits(broker, call) ? 0 : CALLER_GONE;
+  struct caller_socket now;
+  const int found = target_socket(broker, call, descriptor, &now);
+  if (found != 0) return found == ENOTSOCK ? EBADF : found;
+  return now.installed ? EISCONN : EBADF;
+}
+
 int target_pidfd(const struct broker *broker, const struct call *call, int descriptor, pid_t *pid) {
   char info[512];
   ssize_t length = -1;
