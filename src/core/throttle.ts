@@ -23,6 +23,11 @@ export class Throttle {
       return false
     }
     this.#passed++
+    return this.drain()
+  }
+
+  /** How many were suppressed that nobody has been told of; they count as told from now on. */
+  drain(): number {
     const suppressed = this.#suppressed
     this.#suppressed = 0
     return suppressed

@@ -14,6 +14,8 @@ export const tokenUser = 'child'
 /** One server process (with its tree): its rules, its token, and what it has used up. */
 export class Child {
   readonly name: string
+  /** No other child of this proxy has it. */
+  readonly number: number
   readonly rules: EgressRules
   readonly checkSni: boolean
   readonly limits: EgressLimits
@@ -32,12 +34,13 @@ export class Child {
   #closed = false
 
   constructor(
-    name: string,
+    { name, number }: { name: string; number: number },
     policy: NetworkPolicy,
     { limits, own, clock }: { limits: EgressLimits; own: OwnMachine; clock: Clock },
   ) {
     const token = randomBytes(32).toString('base64url')
     this.name = name
+    this.number = number
     this.rules = new EgressRules(policy, own)
     this.checkSni = policy.checkSni
     this.limits = limits

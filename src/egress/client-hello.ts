@@ -1,4 +1,7 @@
-/** The server name of a TLS ClientHello (RFC 8446 section 4.1.2, RFC 6066 section 3), without decrypting anything. */
+/**
+ * The server name of a TLS ClientHello (RFC 8446 section 4.1.2, RFC 6066 section 3), and whether it offers an encrypted one
+ * (RFC 9849 section 5), without decrypting anything.
+ */
 
 export interface ClientHello {
   /** In lower case; undefined when none is named. */
@@ -21,6 +24,7 @@ const longestRecord = 2 ** 14
 const handshakeRecord = 22
 const clientHelloType = 1
 const extensionTypes = { serverName: 0, encryptedClientHello: 0xfe0d }
+const outerHello = 0
 
 /**
  * @param bytes all that a client has sent
@@ -72,6 +76,7 @@ function parse(hello: Fields): ClientHello {
     if (seen.has(type)) throw new HelloError('an extension stands twice')
     seen.add(type)
     if (type === extensionTypes.serverName) serverName = nameOf(new Fields(body))
+    if (type === extensionTypes.encryptedClientHello) checkOuter(new Fields(body))
   }
   return { serverName, encrypted: seen.has(extensionTypes.encryptedClientHello) }
 }
@@ -83,6 +88,20 @@ function nameOf(extension: Fields): string {
   if (!extension.empty || !list.empty || type !== 0 || !/^[A-Za-z0-9_.-]+$/.test(name))
     throw new HelloError('the server name is no single host name')
   return name.toLowerCase()
+}
+
+/**
+ * What a client sends has a payload, be it random (GREASE, as browsers send to everybody). Anything else offers nothing: the
+ * empty kind is what a front server passes on to the one behind it, and would excuse a wrong name for free.
+ */
+function checkOuter(extension: Fields): void {
+  const type = extension.number(1)
+  if (type !== outerHello) throw new HelloError('the encrypted ClientHello is none of a client')
+  // Cipher suite and configuration id.
+  extension.skip(2 + 2 + 1)
+  extension.block(2)
+  if (extension.block(2).length === 0 || !extension.empty)
+    throw new HelloError('the encrypted ClientHello is not well-formed')
 }
 
 /** Fields one after the other; whoever reads past the end gets an error. */

@@ -171,6 +171,7 @@ export class Connector {
   ): void {
     this.#context.onVerdict({
       child: child?.name ?? 'unknown',
+      ...(child === undefined ? {} : { process: child.number }),
       allowed,
       protocol,
       host: host.slice(0, longestHost),

@@ -17,6 +17,7 @@ import { serveHttp } from './http-proxy.ts'
 import { defaultLimits, type EgressLimits } from './limits.ts'
 import { Lookups, type Resolve, systemResolve } from './lookups.ts'
 import { OwnAddresses } from './own-addresses.ts'
+import { openFilesLimit, Places } from './places.ts'
 import type { OwnMachine } from './rules.ts'
 import { serveSocks5 } from './socks5.ts'
 
@@ -38,15 +39,20 @@ export interface EgressContext {
   readonly onVerdict: (verdict: EgressVerdict) => void
   /** Called when a connection, or one request of plain HTTP, is over. */
   readonly onEnd?: (end: EgressEnd) => void
-  /** Connections of all children at once; each needs two descriptors. Default 1024. */
+  /** Descriptors that this process may have. Default: its soft limit. */
+  readonly openFiles?: number | undefined
+  /** Connections of all children at once; each needs two descriptors. Default 1024, or a quarter of `openFiles` if that is less. */
   readonly maxConnections?: number
 }
 
 /** From the first byte to a token that is right. Milliseconds. */
 const strangerMs = 10_000
-/** Connections without a token at once. Beyond it, the oldest makes room: they may be anybody's. */
+/**
+ * Connections without a token at once. Beyond it, the one whose arrival, or first byte, is longest ago makes room: they may
+ * be anybody's. A broker sends its token with its first byte, which is read before so many others can be accepted.
+ */
 const mostStrangers = 512
-const defaultMaxConnections = 1024
+const mostConnections = 1024
 const loopback = '127.0.0.1'
 const socksVersion = 5
 
@@ -58,6 +64,10 @@ export class Egress {
   readonly #own: OwnMachine
   /** By the start of the token's digest. */
   readonly #children = new Map<string, Child>()
+  /** Children so far. */
+  #admitted = 0
+  readonly #places: Places
+  readonly #mostStrangers: number
   readonly #strangers = new Set<Socket>()
   readonly #sockets = new Set<Socket>()
 
@@ -66,6 +76,9 @@ export class Egress {
     this.#server = server
     this.port = (server.address() as AddressInfo).port
     const { clock, resolve = systemResolve, dial = dialTcp, onVerdict } = context
+    const most = context.maxConnections ?? this.#affordable()
+    this.#places = new Places(most)
+    this.#mostStrangers = Math.min(mostStrangers, Math.ceil(most / 2))
     const addresses = new OwnAddresses(clock, context.ownAddresses)
     this.#own = {
       ports: () => [this.port, ...context.ownPorts()],
@@ -104,7 +117,11 @@ export class Egress {
     { name, limits }: { name: string; limits?: Partial<EgressLimits> },
   ): EgressChild {
     const { clock } = this.#context
-    const child = new Child(name, policy, { limits: { ...defaultLimits, ...limits }, own: this.#own, clock })
+    const child = new Child({ name, number: ++this.#admitted }, policy, {
+      limits: { ...defaultLimits, ...limits },
+      own: this.#own,
+      clock,
+    })
     const key = keyOf(child.digest)
     this.#children.set(key, child)
     const address = `${loopback}:${this.port}`
@@ -128,10 +145,21 @@ export class Egress {
     return closed
   }
 
+  #affordable(): number {
+    const openFiles = this.#context.openFiles ?? openFilesLimit()
+    const affordable = Math.floor(openFiles / 4)
+    if (affordable >= mostConnections) return mostConnections
+    this.#context.log.warn(
+      { openFiles, connections: affordable, usual: mostConnections },
+      'the limit of open files allows fewer connections of server processes; raise it (ulimit -n) for more',
+    )
+    return affordable
+  }
+
   #accept(socket: Socket): void {
     this.#sockets.add(socket)
     this.#strangers.add(socket)
-    if (this.#strangers.size > mostStrangers) this.#strangers.values().next().value?.destroy()
+    if (this.#strangers.size > this.#mostStrangers) this.#strangers.values().next().value?.destroy()
     socket.once('close', () => {
       this.#sockets.delete(socket)
       this.#strangers.delete(socket)
@@ -151,6 +179,7 @@ export class Egress {
       socket.destroy()
       return
     }
+    if (this.#strangers.delete(socket)) this.#strangers.add(socket)
     if (reader.held[0] === socksVersion) await serveSocks5(connection, this.#front)
     else await serveHttp(connection, this.#front)
   }
@@ -161,11 +190,9 @@ export class Egress {
     if (digest === undefined || child === undefined || !child.matches(digest)) return { refusal: 'token' }
     if (connection.child === child) return { child }
     if (connection.child !== undefined) return { refusal: 'token' }
-    const admitted = this.#sockets.size - this.#strangers.size
-    const most = this.#context.maxConnections ?? defaultMaxConnections
-    if (child.connections >= child.limits.connections || admitted >= most) {
-      const rule =
-        child.connections >= child.limits.connections ? 'limit:connections' : 'limit:all-connections'
+    const overOwn = child.connections >= child.limits.connections
+    if (overOwn || !this.#places.free(child.connections, this.#sockets.size - this.#strangers.size)) {
+      const rule = overOwn ? 'limit:connections' : 'limit:all-connections'
       this.#front.connector.tell(child, 'connect', { host: '', port: 0 }, { allowed: false, rule })
       return { refusal: 'busy' }
     }

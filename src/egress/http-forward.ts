@@ -162,10 +162,14 @@ async function passBack(
   const noBody = head.method === 'HEAD' || status === 204 || status === 304
   const lengths = valuesOf(pairs, 'content-length')
   const chunked = !noBody && lengths.length !== 1 && head.minor === 1
+  const passed = endToEnd(pairs).filter(([name]) => name.toLowerCase() !== 'content-length')
+  // The framing is ours to say, whatever a Connection header names: without it, the next response would be read as this one.
+  const framing: Header[] = chunked
+    ? [['Transfer-Encoding', 'chunked']]
+    : lengths.map((length) => ['Content-Length', length])
   const lines = [
     `HTTP/1.1 ${status} ${statusMessage.replace(/[^\t -~]/g, '?')}`,
-    ...endToEnd(pairs).map(([name, value]) => `${name}: ${value}`),
-    ...(chunked ? ['Transfer-Encoding: chunked'] : []),
+    ...[...passed, ...framing].map(([name, value]) => `${name}: ${value}`),
     // Without a length, the end of the connection is that of the body.
     `Connection: ${wantsMore(head) ? 'keep-alive' : 'close'}`,
   ]

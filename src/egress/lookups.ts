@@ -41,6 +41,9 @@ export class Lookups {
   readonly #waiting = new Set<Waiting>()
   readonly #running = new Map<object, number>()
   #runningInAll = 0
+  /** The number of each owner's last turn. */
+  readonly #startedAt = new WeakMap<object, number>()
+  #started = 0
 
   constructor(resolve: Resolve, clock: Clock) {
     this.#resolve = resolve
@@ -90,12 +93,27 @@ export class Lookups {
   }
 
   #startNext(): void {
-    for (const each of this.#waiting) {
-      if (this.#runningInAll >= inAll) return
-      if ((this.#running.get(each.owner) ?? 0) >= perOwner) continue
-      this.#waiting.delete(each)
-      each.start()
+    while (this.#runningInAll < inAll) {
+      const next = this.#longestWithout()
+      if (next === undefined) return
+      this.#waiting.delete(next)
+      this.#startedAt.set(next.owner, ++this.#started)
+      next.start()
     }
+  }
+
+  /** Of whoever's last turn is longest ago, whatever the others have waiting. */
+  #longestWithout(): Waiting | undefined {
+    let first: Waiting | undefined
+    let least = Number.POSITIVE_INFINITY
+    for (const each of this.#waiting) {
+      if ((this.#running.get(each.owner) ?? 0) >= perOwner) continue
+      const turn = this.#startedAt.get(each.owner) ?? 0
+      if (turn >= least) continue
+      least = turn
+      first = each
+    }
+    return first
   }
 
   #count(owner: object, by: 1 | -1): void {

@@ -25,8 +25,8 @@ export async function tunnel(
   if (child.checkSni && decision.port === tlsPort && decision.name !== undefined) {
     connection.endAfter(helloMs)
     const ruling = await judgeHello(connection, decision.name)
-    if (ruling !== undefined) front.connector.tell(child, protocol, decision, ruling)
-    if (ruling?.allowed === false) {
+    if (ruling !== undefined) {
+      front.connector.tell(child, protocol, decision, ruling)
       upstream.destroy()
       socket.resetAndDestroy()
       return
@@ -54,8 +54,6 @@ async function judgeHello({ reader }: ClientConnection, name: string): Promise<R
   }
   if (hello.serverName === name) return undefined
   const asked = hello.serverName === undefined ? 'no server name' : `the server name ${hello.serverName}`
-  // The name outside is that of whoever decrypts the other one, and what is inside cannot be known.
-  if (hello.encrypted)
-    return { allowed: true, rule: 'sni', reason: `encrypted ClientHello, outside ${asked}` }
-  return deny(`the ClientHello has ${asked}`)
+  // Nobody who keeps to the stub's answers has keys for an encrypted one, and one that only pretends to has the name outside.
+  return deny(`the ${hello.encrypted ? 'encrypted ' : ''}ClientHello has ${asked}`)
 }

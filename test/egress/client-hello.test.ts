@@ -214,14 +214,55 @@ t.test('with checkSni nothing but TLS passes on port 443, and other ports are op
   t.same(proxy.warnings, [])
 })
 
-t.test('an encrypted hello under another name is reported, and passes', async (t) => {
+const encryptedHello = 0xfe0d
+/** A suite, a configuration, an encapsulated key and a payload, as clients send it. */
+const outer = (key = [1, 2, 3], payload = [4, 5]): number[] => [
+  ...[0, 0, 1, 0, 1, 42],
+  ...block(key),
+  ...block(payload),
+]
+
+t.test('what only looks like an encrypted hello excuses no other name', async (t) => {
+  t.match(readClientHello(hello([...sni('a.example.com'), ...extension(encryptedHello, outer())])), {
+    serverName: 'a.example.com',
+    encrypted: true,
+  })
+  const wrong: Record<string, number[]> = {
+    empty: [],
+    'of the inner kind': [1],
+    'of an unknown kind': [2, ...outer().slice(1)],
+    'cut off': [0, 1, 2],
+    'without a payload': outer([1, 2, 3], []),
+    'with a tail': [...outer(), 0],
+    'with a wrong length': outer().slice(0, -1),
+  }
   const proxy = await tlsSetup(t)
   const child = proxy.egress.admit(policy, { name: 'p' })
-  const bytes = hello([...sni('public.example.net'), ...extension(0xfe0d, [0, 1, 2])])
-  const wire = new Wire(proxy.egress.port).write(connectHead(child, 'ok.example.com:443'))
-  t.equal(await wire.status(), 200)
-  wire.write(bytes)
-  await wire.take(1)
-  wire.close()
-  t.match(proxy.verdicts.at(-1), { allowed: true, rule: 'sni', reason: /encrypted.*public\.example\.net/ })
+  for (const [what, body] of Object.entries(wrong)) {
+    const bytes = hello([...sni('ok.example.com'), ...extension(encryptedHello, body)])
+    t.throws(() => readClientHello(bytes), { name: 'HelloError' }, what)
+    const wire = new Wire(proxy.egress.port).write(connectHead(child, 'ok.example.com:443'))
+    await wire.status()
+    wire.write(hello([...sni('public.example.net'), ...extension(encryptedHello, body)]))
+    t.equal(await wire.end(), 'ECONNRESET', what)
+    t.match(proxy.verdicts.at(-1), { allowed: false, rule: 'sni' }, what)
+  }
+  t.same(proxy.heard, [])
+})
+
+t.test('an encrypted hello under another name is refused; one under the right name passes', async (t) => {
+  const proxy = await tlsSetup(t)
+  const child = proxy.egress.admit(policy, { name: 'p' })
+  const say = async (name: string): Promise<Wire> => {
+    const wire = new Wire(proxy.egress.port).write(connectHead(child, 'ok.example.com:443'))
+    t.equal(await wire.status(), 200)
+    return wire.write(hello([...sni(name), ...extension(encryptedHello, outer())]))
+  }
+  const passed = await say('ok.example.com')
+  await passed.take(1)
+  passed.close()
+  t.match(proxy.verdicts.at(-1), { allowed: true, rule: 'host' })
+  const refused = await say('public.example.net')
+  t.equal(await refused.end(), 'ECONNRESET')
+  t.match(proxy.verdicts.at(-1), { allowed: false, rule: 'sni', reason: /encrypted.*public\.example\.net/ })
 })

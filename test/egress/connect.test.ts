@@ -32,6 +32,7 @@ t.test('an allowed name is reached through a tunnel, at the address that was che
   t.same(proxy.verdicts, [
     {
       child: 'reader',
+      process: 1,
       allowed: true,
       protocol: 'connect',
       host: 'db.example.com',

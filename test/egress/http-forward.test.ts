@@ -395,3 +395,41 @@ t.test('a head is read in whatever pieces it comes, up to its limit', async (t) 
   t.equal((await response(right)).status, 200)
   right.close()
 })
+
+t.test('a Connection header takes no framing away, in either direction', async (t) => {
+  const { port, send } = await setup(t, (request, response) => {
+    const named = 'close, Content-Length, Transfer-Encoding, X-Hop'
+    textOf(request).then(
+      (body) => {
+        const text = JSON.stringify({ rawHeaders: request.rawHeaders, body })
+        const sized = request.url === '/chunks' ? {} : { 'Content-Length': text.length }
+        response.writeHead(200, { ...sized, Connection: named, 'X-Hop': '1', 'X-Kept': '2' }).end(text)
+      },
+      () => response.destroy(),
+    )
+  })
+  const head = (path: string, more = ''): string =>
+    `POST http://a.example.com:${port}${path} HTTP/1.1\r\nHost: a\r\nTOKEN\r\n${more}`
+  const wire = send(
+    head('/sized', 'Connection: Content-Length, Host\r\nContent-Length: 5\r\n\r\nfirst') +
+      head(
+        '/chunks',
+        'Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nsecond\r\n0\r\n\r\n',
+      ) +
+      head('/sized', 'Content-Length: 0\r\n\r\n'),
+  )
+  for (const [body, framing] of [
+    ['first', /\r\nContent-Length: \d+\r\n/],
+    ['second', /\r\nTransfer-Encoding: chunked\r\n/],
+  ] as const) {
+    const answer = await response(wire)
+    t.match(answer, { status: 200, head: framing })
+    t.match(answer.head, /x-kept: 2/i)
+    t.notMatch(answer.head, /x-hop/i)
+    const heard = JSON.parse(answer.body)
+    t.equal(heard.body, body)
+    t.ok(heard.rawHeaders.includes('Host'))
+  }
+  t.match(await response(wire), { status: 200 }, 'and the connection goes on where it should')
+  wire.close()
+})

@@ -1,0 +1,87 @@
+/** What is written of the connections of server processes, through the real proxy. */
+import t, { type Test } from 'tap'
+import { WayOut } from '../src/confinement.ts'
+import type { EgressChild } from '../src/core/sandbox.ts'
+import { allow, connectHead, echo, startTcp, toLoopback, Wire } from './egress/support.ts'
+import { forwardClock } from './support/forward-clock.ts'
+
+interface Line {
+  readonly outcome: string
+  readonly details: Readonly<Record<string, unknown>>
+}
+
+async function setup(t: Test) {
+  const clock = forwardClock()
+  const lines: Line[] = []
+  const verdicts = { allowed: 0, denied: 0 }
+  const wayOut = new WayOut({
+    clock,
+    log: { debug() {}, info() {}, warn() {}, error() {} },
+    metrics: {
+      egress: (allowed) => void verdicts[allowed ? 'allowed' : 'denied']++,
+      egressBytes() {},
+    },
+    records: {
+      event: (_type, details = {}, outcome = 'success') => void lines.push({ details, outcome }),
+    },
+    env: {},
+    ownPorts: () => [],
+  })
+  const egress = await wayOut.open()
+  t.teardown(() => wayOut.close())
+  const port = await startTcp(t, echo)
+  /** Asks for many tunnels, one after the other. */
+  const ask = async (child: EgressChild, target: string, times = 1): Promise<void> => {
+    for (let i = 0; i < times; i++) {
+      const wire = new Wire(egress.port).write(connectHead(child, target))
+      await wire.status()
+      wire.close()
+    }
+  }
+  /** What the lines add up to. */
+  const total = (allowed: boolean): number =>
+    lines
+      .filter(({ details }) => details['allowed'] === allowed)
+      .reduce((sum, { details }) => sum + Number(details['suppressed'] ?? 1), 0)
+  return { clock, lines, verdicts, wayOut, egress, port, ask, total }
+}
+
+t.test('however much is denied, what was allowed is written down, for each process', async (t) => {
+  const { lines, egress, port, ask, verdicts, wayOut, total } = await setup(t)
+  const policy = allow({ cidrs: toLoopback })
+  const [noisy, other] = [egress.admit(policy, { name: 'p' }), egress.admit(policy, { name: 'p' })]
+  await ask(noisy, '10.0.0.1:443', 60)
+  await ask(noisy, `127.0.0.1:${port}`)
+  await ask(other, `127.0.0.1:${port}`)
+  await ask(other, '10.0.0.2:443')
+  const listed = lines.filter(({ details }) => details['suppressed'] === undefined)
+  const connected = listed.filter(({ outcome }) => outcome === 'success')
+  t.match(connected, [
+    { details: { allowed: true, profile: 'p', host: '127.0.0.1', port } },
+    { details: { allowed: true, profile: 'p', host: '127.0.0.1', port } },
+  ])
+  t.not(connected[0]?.details['process'], connected[1]?.details['process'], 'processes are told apart')
+  t.ok(
+    listed.some(({ details }) => details['host'] === '10.0.0.2'),
+    'one that is loud does not hide what the other is denied',
+  )
+  t.ok(listed.length < 40, `a flood is cut: ${listed.length}`)
+  await wayOut.close()
+  t.same(verdicts, { allowed: 2, denied: 61 })
+  t.same({ allowed: total(true), denied: total(false) }, verdicts, 'the lines add up to all verdicts')
+})
+
+t.test('what was not listed is told when the flood has ended, too', async (t) => {
+  const { clock, lines, egress, ask, total } = await setup(t)
+  const child = egress.admit(allow(), { name: 'p' })
+  await ask(child, '10.0.0.1:443', 30)
+  t.ok(total(false) < 30, 'not yet')
+  clock.forward(1000)
+  for (let i = 0; i < 1000 && total(false) < 30; i++) await new Promise((resolve) => setImmediate(resolve))
+  t.equal(total(false), 30)
+  t.match(lines.at(-1), { outcome: 'error', details: { profile: 'p', kind: 'connections' } })
+  const before = lines.length
+  clock.forward(10_000)
+  await new Promise((resolve) => setImmediate(resolve))
+  t.equal(lines.length, before, 'and nothing is told twice')
+})
