@@ -32,11 +32,13 @@ for argument in "$@"; do
   esac
 done
 
-# Nobody reaches a loopback address from outside the container. Not beside a configuration file: a variable wins over
-# the file, and would open to the network what the file keeps on loopback. Not for doctor, which listens nowhere and would
-# only ask for an authentication.
-if [ -z "$file" ] && [ "${1-}" != doctor ]; then
-  export MCP_SIDECAR_HOST="${MCP_SIDECAR_HOST-0.0.0.0}"
+# Not for doctor, which listens nowhere, starts nothing, and would only ask for an authentication and a profile.
+if [ "${1-}" != doctor ]; then
+  # What the server may touch is somebody's choice here, on a loopback address, too: the containers of a pod share it.
+  export MCP_SIDECAR_REQUIRE_PERMISSIONS="${MCP_SIDECAR_REQUIRE_PERMISSIONS-true}"
+  # Nobody reaches a loopback address from outside the container. Not beside a configuration file: a variable wins over
+  # the file, and would open to the network what the file keeps on loopback.
+  [ -n "$file" ] || export MCP_SIDECAR_HOST="${MCP_SIDECAR_HOST-0.0.0.0}"
 fi
 
 # -s: reap orphans even where another process is PID 1 (docker run --init, a shared process namespace).

@@ -70,10 +70,14 @@ export async function runCli(terminal: Terminal): Promise<number> {
     .action(async ({ explain, ...flags }: Flags & { explain?: boolean }) => {
       const loaded = await loadConfig({ flags, env: terminal.env, cwd: terminal.cwd, command })
       const { checkWorld } = await import('./world.ts')
-      await placing(loaded, checkWorld(loaded.config))
+      await placing(loaded, checkWorld(loaded.config, terminal.env))
       const { explainConfig, explainPolicy } = await import('./config/explain.ts')
       const { notEnforced } = enforcement(loaded.config)
-      const lines = explain === true ? explainPolicy(loaded, notEnforced) : explainConfig(loaded)
+      const { checkFiles } = await import('./confinement.ts')
+      const lines =
+        explain === true
+          ? explainPolicy(loaded, notEnforced, checkFiles(loaded.config, terminal.env))
+          : explainConfig(loaded)
       stdout.write(`${lines.join('\n')}\n`)
     })
   withFlags(
@@ -204,7 +208,7 @@ async function placing<T>(loaded: LoadedConfig, made: Promise<T>): Promise<T> {
   try {
     return await made
   } catch (thrown) {
-    const { faults } = ((thrown as Error).cause ?? {}) as {
+    const { faults } = ((thrown as Error).cause ?? thrown) as {
       faults?: readonly { readonly path: readonly (string | number)[]; readonly message: string }[]
     }
     if (faults === undefined) throw thrown
@@ -221,12 +225,13 @@ async function doctor(terminal: Terminal, flags: Flags, command: readonly string
   const { env, cwd, stdout } = terminal
   // Without a configuration there is no server, and none is needed.
   const some = command.length === 0 && flags['config'] === undefined ? ['true'] : command
-  const { config } = await loadConfig({ flags, env, cwd, command: some })
+  const loaded = await loadConfig({ flags, env, cwd, command: some })
+  const { config } = loaded
   const { examine } = await import('./confinement.ts')
   const { reportLines } = await import('./sandbox/report.ts')
   const log = createLogger({ ...config.log, level: 'error' }, terminal.stderr)
   const nothing = (): void => {}
-  const report = await examine(config, {
+  const examined = examine(config, {
     ...{
       clock: systemClock,
       log,
@@ -236,6 +241,7 @@ async function doctor(terminal: Terminal, flags: Flags, command: readonly string
     },
     ownPorts: () => [],
   })
+  const report = await placing(loaded, examined)
   if (config.permissions === undefined)
     stdout.write('No profile is configured; this is what would hold under the profile network.\n\n')
   stdout.write(`${reportLines(report).join('\n')}\n`)

@@ -1,16 +1,26 @@
 /** The part of the composition around server processes: what they may touch, and the way out for what they may reach. */
 import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
 import type { Config } from './config/config.ts'
 import { builtinProfile, OPEN_NETWORK, profileWith } from './core/profile.ts'
-import type { EgressVerdict, EnforcementReport, Profile } from './core/sandbox.ts'
-import { Throttle } from './core/throttle.ts'
+import type { EnforcementReport, Profile } from './core/sandbox.ts'
 import type { Clock, Logger, Metrics } from './core/types.ts'
 import { Egress } from './egress/egress.ts'
+import { EgressLog } from './observe/egress-log.ts'
 import type { Records } from './observe/records.ts'
 import { fileFacts } from './sandbox/file-facts.ts'
 import { findLauncher } from './sandbox/launcher.ts'
 import type { Observed } from './sandbox/observed.ts'
-import { checkImplied, checkPaths, followed, hiddenPaths, ProfileError } from './sandbox/profile.ts'
+import { ownCode } from './sandbox/own-code.ts'
+import {
+  checkImplied,
+  checkPaths,
+  followed,
+  hiddenPaths,
+  ProfileError,
+  readonlyPaths,
+} from './sandbox/profile.ts'
+import { programOf } from './sandbox/program.ts'
 import { baseRead } from './sandbox/records.ts'
 import { enforcementSummary } from './sandbox/report.ts'
 import { createSandbox, type Sandbox, Unenforceable } from './sandbox/sandbox.ts'
@@ -34,26 +44,29 @@ export interface ConfinementContext {
 
 /** Between SIGTERM and the end of a server's whole tree. Milliseconds. */
 const graceMs = 3000
-/** Lines about connections in the log and the audit log; a server may try as often as it likes. */
-const linesPerSecond = 20
 
 /** The one proxy of all server processes, from the first profile that needs it to the end of the sidecar. */
 export class WayOut {
   readonly #context: ConfinementContext
-  readonly #lines = new Throttle(linesPerSecond)
+  readonly #lines: EgressLog
   #egress: Promise<Egress> | undefined
 
   constructor(context: ConfinementContext) {
     this.#context = context
+    this.#lines = new EgressLog(context)
   }
 
   open(): Promise<Egress> {
-    const { clock, log, metrics, ownPorts } = this.#context
+    const { clock, log, metrics, observed, ownPorts } = this.#context
     this.#egress ??= Egress.start({
       clock,
       log,
       ownPorts,
-      onVerdict: (verdict) => this.#note(verdict),
+      onVerdict: (verdict) => {
+        observed?.connected(verdict)
+        metrics.egress(verdict.allowed, verdict.protocol)
+        this.#lines.note(verdict)
+      },
       onEnd: ({ sent, received }) => metrics.egressBytes(sent, received),
     })
     return this.#egress
@@ -61,20 +74,7 @@ export class WayOut {
 
   async close(): Promise<void> {
     await (await this.#egress)?.close()
-  }
-
-  #note(verdict: EgressVerdict): void {
-    const { child, allowed, protocol, host, port, rule, address, reason } = verdict
-    this.#context.observed?.connected(verdict)
-    const { clock, log, metrics, records } = this.#context
-    metrics.egress(allowed, protocol)
-    const suppressed = this.#lines.take(clock.now())
-    if (suppressed === false) return
-    const seen = suppressed === 0 ? {} : { suppressed }
-    const details = { profile: child, protocol, host, port, rule, address, reason, ...seen }
-    if (allowed) log.debug(details, 'the server connected')
-    else log.warn(details, 'the server was kept from connecting')
-    records.event('egress', { allowed, ...details }, allowed ? 'success' : 'error')
+    this.#lines.close()
   }
 }
 
@@ -94,14 +94,18 @@ export async function buildConfinement(
   const command = serverCommand(config, context.env)
   const { elsewhere } = command
   const files = fileFacts()
-  checkFiles({ ...config, permissions }, files)
+  const launcher = context.launcher ?? findLauncher()
+  const program = checkFiles({ ...config, permissions }, context.env, files)
   const allowlist = permissions?.network.mode === 'allowlist'
   const egress = allowlist ? await wayOut.open() : undefined
   return createSandbox({
     profile: permissions,
-    launcher: context.launcher ?? findLauncher(),
+    launcher,
     elsewhere: elsewhere && ((policy) => tryElsewhere(policy, command, elsewhere, context.clock)),
     hidden: hiddenPaths(files, protectedPaths),
+    // In another container other files stand at these paths; what its launcher runs, that keeps itself.
+    readonly: elsewhere === undefined ? readonlyPaths(files, protectedPaths, ownCode(launcher)) : undefined,
+    program,
     follow: elsewhere === undefined ? (path) => followed(path, files) : undefined,
     admit:
       egress === undefined || permissions === undefined
@@ -120,19 +124,31 @@ export async function buildConfinement(
 /**
  * Holds the paths of a profile against this host's disk; those of a server in another container only its launcher can see.
  *
- * @throws ProfileError for paths that are not there, or that open what belongs to the sidecar
+ * @param around the sidecar's own environment
+ * @returns what the profile gives of the server's own program; undefined for a server in another container
+ * @throws ProfileError for paths that are not there, or that open what belongs to the sidecar, and for a program that could
+ * not be read
  */
 export function checkFiles(
-  { permissions, protectedPaths, server }: Pick<Config, 'permissions' | 'protectedPaths' | 'server'>,
+  config: Config,
+  around: ConfinementContext['env'],
   files = fileFacts(),
-): void {
-  if (permissions === undefined || server.socket !== undefined) return
+): readonly string[] | undefined {
+  const { permissions, protectedPaths, server } = config
+  if (permissions === undefined || server.socket !== undefined) return undefined
+  const readonly = readonlyPaths(files, protectedPaths, ownCode(findLauncher()))
+  const { command, cwd, env } = serverCommand(config, around)
+  const program = programOf(command, permissions, {
+    ...{ files, protectedPaths, home: around['HOME'], path: env['PATH'], cwd: resolve(cwd ?? '.') },
+  })
   const implied = [...baseRead.execute, ...baseRead.data]
   const faults = [
-    ...checkPaths(permissions, files, protectedPaths),
+    ...checkPaths(permissions, files, protectedPaths, readonly),
     ...checkImplied(permissions, implied, files, protectedPaths),
+    ...program.problems,
   ]
   if (faults.length > 0) throw new ProfileError(faults)
+  return program.grants
 }
 
 /** Everything is open but what belongs to the sidecar; connections go through the proxy, where they are seen. */

@@ -9,9 +9,11 @@ import { interfaceAddresses } from './egress/own-addresses.ts'
 import { StartError, startSidecar } from './main.ts'
 import { createLogger, type LogOutput } from './observe/logger.ts'
 import { fileFacts } from './sandbox/file-facts.ts'
+import { findLauncher } from './sandbox/launcher.ts'
 import { type LearnedProfile, learnedProfile } from './sandbox/learned.ts'
 import { learnedText } from './sandbox/learned-text.ts'
 import { Observed } from './sandbox/observed.ts'
+import { ownCode } from './sandbox/own-code.ts'
 import { checkPaths } from './sandbox/profile.ts'
 import { Unenforceable } from './sandbox/sandbox.ts'
 
@@ -70,7 +72,7 @@ export async function learn(
     home: env['HOME'],
     ownAddresses: new Set(interfaceAddresses()),
   })
-  const text = learnedText(profile, about(config.server.command))
+  const text = learnedText(profile, about(config.server.command, sidecar.enforcement.kernel?.uid))
   const remarks = [...profile.review, ...problems(text, protectedPaths)]
   if (file === undefined) stdout.write(text)
   else await save(file, text, force)
@@ -138,7 +140,8 @@ async function save(file: string, text: string, force: boolean): Promise<void> {
 function problems(text: string, protectedPaths: readonly string[]): readonly string[] {
   try {
     const { profile } = readProfile(text, 'the profile', 'learned')
-    return checkPaths(profile, fileFacts(), protectedPaths).map(({ message }) => message)
+    const code = ownCode(findLauncher())
+    return checkPaths(profile, fileFacts(), protectedPaths, code).map(({ message }) => message)
   } catch (thrown) {
     if (thrown instanceof ConfigError)
       return thrown.problems.map(({ where, message }) => `${where}: ${message}`)
@@ -150,15 +153,17 @@ function greeting(url: string, ms: number | undefined): readonly string[] {
   const end = ms === undefined ? 'end it with Ctrl-C' : `it ends by itself in ${ms / 1000} s, or with Ctrl-C`
   return [
     `Learning: connect a client to ${url} and use everything that the server is for; ${end}.`,
-    'The server may read and write every file that this user can, and reach every host.',
+    'The server may read and write every file that this user can but what belongs to the sidecar, and reach every host over TCP.',
   ]
 }
 
-function about(command: readonly string[]): readonly string[] {
+function about(command: readonly string[], uid: number | undefined): readonly string[] {
   return [
-    'Learned by mcp-sidecar from one session with this server:',
+    `Learned by mcp-sidecar from one session with this server${uid === undefined ? '' : `, run by uid ${uid}`}:`,
     `  ${shown(command)}`,
-    'It grants what was used, and nothing else. What was not tried in the session is not in it.',
+    'It grants what was used, in places the whole folder around it: each line says what was seen. What was not tried in the',
+    'session is not in it. Seen were files and TCP connections. UDP, unix sockets and listening were refused, as under every',
+    'profile, so that what the server would have gone on to do with them is not known.',
   ]
 }
 
@@ -168,13 +173,17 @@ function farewell(
   { filesystem: { read, write }, hosts, cidrs }: LearnedProfile,
   command: readonly string[],
 ): readonly string[] {
-  const counts = `${read.length} paths to read, ${write.length} to write, ${hosts.length} hosts, ${cidrs.length} networks`
+  const counts = `${counted(read, 'path')} to read, ${write.length} to write, ${counted(hosts, 'host')}, ${counted(cidrs, 'network')}`
   return [
     '',
     `Learned: ${counts}.`,
     ...(remarks.length === 0 ? [] : ['To look at:', ...remarks.map((each) => `  - ${printable(each)}`)]),
     `Try it: mcp-sidecar --permissions ${output === undefined ? 'FILE' : shown([output])} -- ${shown(command)}`,
   ]
+}
+
+function counted(all: readonly unknown[], what: string): string {
+  return `${all.length} ${what}${all.length === 1 ? '' : 's'}`
 }
 
 function shown(words: readonly string[]): string {

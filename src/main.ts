@@ -16,7 +16,8 @@ import { WayOut } from './confinement.ts'
 import { SidecarError } from './core/errors.ts'
 import { urlHost } from './core/net.ts'
 import { type Handler, stack } from './core/pipeline.ts'
-import type { Decoded, Lifecycle, Parsed, Permitted, Principal } from './core/types.ts'
+import type { EnforcementReport } from './core/sandbox.ts'
+import type { Decoded, Parsed, Permitted, Principal } from './core/types.ts'
 import { classify } from './era/classify.ts'
 import { limiter } from './limit/admit.ts'
 import { type AdminContext, listenAdmin } from './listen/admin.ts'
@@ -38,7 +39,8 @@ import { Registry } from './session/registry.ts'
 import { relay, route } from './session/route.ts'
 import type { Sidecar, SidecarContext } from './sidecar.ts'
 import { Reaper } from './upstream/reaper.ts'
-import { buildWorld, StartError, type World } from './world.ts'
+import { RetiredServers } from './upstream/retired.ts'
+import { buildWorld, StartError, sameConfinement, type World } from './world.ts'
 
 export type { Sidecar, SidecarContext } from './sidecar.ts'
 export { StartError } from './world.ts'
@@ -54,12 +56,11 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   const reaper = new Reaper(log)
   let draining = false
   let reloading: Promise<void> = Promise.resolve()
-  /** Of before a reload; their processes end with the sessions that use them. */
-  const retired: Lifecycle[] = []
+  const retired = new RetiredServers(clock)
 
   const registered = createMetrics({
     sessions: () => registry.size,
-    processes: () => [world.server, ...retired].reduce((sum, pool) => sum + pool.processes, 0),
+    processes: () => world.server.processes + retired.processes,
     queuedBytes: () => ({ client: unread(), server: world.server.queuedBytes }),
     inFlight: () => limits.inFlight,
     subscriptions: () => limits.subscriptions,
@@ -196,10 +197,9 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
   records.event('sidecar_start', { version: context.version })
   const adminContext: AdminContext = {
     readiness: () => {
-      const { server, sandbox } = world
-      const enforcement = enforcementSummary(sandbox.report)
+      const enforcement = enforcementSummary(enforced())
       if (draining) return { ready: false, reason: 'shutting down', enforcement }
-      const { ready } = server
+      const { ready } = world.server
       const reason = ready ? 'the MCP server answers' : 'the MCP server does not answer'
       return { ready, reason, enforcement }
     },
@@ -247,7 +247,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     registry.endAll(new SidecarError('ERR_DRAINING'))
     modernClients.end(new SidecarError('ERR_DRAINING'))
     listener.stopAccepting()
-    await Promise.all([world.server, ...retired].map((pool) => pool.close()))
+    await Promise.all([world.server.close(), retired.close()])
     await Promise.all([listener.close(), admin.close()])
     await wayOut.close()
     reaper.close()
@@ -266,7 +266,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       return adminContext.readiness().ready
     },
     get enforcement() {
-      return world.sandbox.report
+      return enforced()
     },
     reopenAudit: () => world.audit?.reopen(),
     // One after the other, so that none swaps out a world that another has just put in.
@@ -276,6 +276,10 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       return reloaded
     },
     stop,
+  }
+
+  function enforced(): EnforcementReport {
+    return { ...world.sandbox.report, retiring: retired.outdated || undefined }
   }
 
   async function reload(next: Config): Promise<void> {
@@ -305,14 +309,19 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       modernClients.endSubscriptions()
     }
     if (old.rates !== world.rates) old.rates?.close()
-    records.event('config_reload', { config: world.digest })
     if (world.server !== old.server) {
       toolList.invalidate()
       world.server.start()
       old.server.retire()
-      // Of those whose sessions have all ended nothing is left.
-      retired.splice(0, retired.length, ...retired.filter(({ processes }) => processes > 0), old.server)
+      retired.add(old.server)
     }
+    if (!sameConfinement(old.config, next)) {
+      retired.outdate(next.shutdownGraceMs)
+      registry.retireOthers(world.server)
+      registry.endSubscriptions()
+      modernClients.endSubscriptions()
+    }
+    records.event('config_reload', { config: world.digest, retiring: retired.outdated || undefined })
     // Its last lines may take a while.
     if (old.audit !== world.audit) await old.audit?.close()
   }

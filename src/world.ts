@@ -123,16 +123,17 @@ export async function buildWorld(
  * Whether a world could be made of a configuration, as far as that can be known without opening anything or asking
  * anybody: secrets, policies, certificates.
  *
+ * @param env the sidecar's own
  * @throws StartError
  */
-export async function checkWorld(config: Config): Promise<void> {
+export async function checkWorld(config: Config, env: ConfinementContext['env'] = {}): Promise<void> {
   const { policy, listen } = config
   const log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
   const url = (): string => `http://${urlHost(listen.host)}:${listen.port}${paths.streamableHttp}`
   const context = { clock: systemClock, log, ...names(config, url) }
   try {
     trustedProxies(listen.trustedProxies)
-    checkFiles(config)
+    checkFiles(config, env)
     const around = { ...context, proxies: listen.trustedProxies, prefetch: false }
     const security = await buildSecurity(policy, around)
     security.retire()
@@ -251,6 +252,13 @@ async function serverOf(
   const sandbox = await buildConfinement(config, context.wayOut, context)
   const server = buildServer(config, { ...what, confinement: sandbox }, { ...context, seal })
   return { server, sandbox }
+}
+
+/** Whether a server process of the one configuration may go on under the other: the same is enforced for both. */
+export function sameConfinement(a: Config, b: Config): boolean {
+  if (a.permissions?.digest !== b.permissions?.digest) return false
+  // Without a profile nothing is hidden.
+  return a.permissions === undefined || same(a.protectedPaths, b.protectedPaths)
 }
 
 /** @throws StartError for a key file that cannot be used */

@@ -13,14 +13,14 @@ export interface Row {
 type Place = (...path: (string | number)[]) => string
 
 /** What the server may touch, each part with where it comes from. Values of variables are left out. */
-export function permissionRows(loaded: LoadedConfig): Row[] {
+export function permissionRows(loaded: LoadedConfig, program: readonly string[]): Row[] {
   const profile = loaded.config.permissions
   if (profile === undefined)
     return [row(0, 'permissions: no profile, the server runs with the rights of this user', 'default')]
   const at: Place = (...path) => loaded.origins.of(profile)?.given(path) ?? 'default'
   return [
     row(0, `permissions: profile ${profile.name}, ${profile.digest}`, at()),
-    ...fileRows(profile, at),
+    ...fileRows(profile, program, loaded.settings.get('server.command')?.where ?? 'default', at),
     ...networkRows(profile, at),
     ...processRows(profile, at),
     ...profile.allowDegraded.map((word, index) =>
@@ -33,13 +33,14 @@ function row(depth: number, text: string, where: string): Row {
   return { depth, text, where }
 }
 
-function fileRows({ filesystem }: Profile, at: Place): Row[] {
+function fileRows({ filesystem }: Profile, program: readonly string[], command: string, at: Place): Row[] {
   const { scope, read, write, proc } = filesystem
   const ifThere = (optional: boolean): string => (optional ? ', if it is there' : '')
   return [
     scope === 'all'
       ? row(1, 'files: all but those of the sidecar', at('filesystem'))
-      : row(1, 'files: what every program needs, the folder of the program, and', at('filesystem')),
+      : row(1, 'files: what every program needs, the program of the server, and', at('filesystem')),
+    ...program.map((path) => row(2, `program: read and execute ${path}`, command)),
     ...read.map(({ path, execute, optional }, index) => {
       const rights = execute ? 'read and execute' : 'read'
       return row(2, `${rights} ${path}${ifThere(optional)}`, at('filesystem', 'read', index))

@@ -14,10 +14,12 @@ const MAX_WIDTH = 90
  * server may touch and what is not enforced, each with where it comes from. Holds no secrets.
  *
  * @param notEnforced default: what the policy itself leaves to others
+ * @param program files and folders of the server's program, which any profile opens
  */
 export function explainPolicy(
   loaded: LoadedConfig,
   notEnforced: readonly string[] = loaded.config.policy.notEnforced,
+  program: readonly string[] = [],
 ): readonly string[] {
   const { config, warnings } = loaded
   const { auth, authz, rates, timeouts, audit } = config.policy
@@ -26,7 +28,7 @@ export function explainPolicy(
     ...authzRows(authz, loaded),
     ...limitRows(rates, timeouts, loaded),
     ...auditRows(audit, loaded),
-    ...permissionRows(loaded),
+    ...permissionRows(loaded, program),
     row(0, 'not enforced here', ''),
     ...notEnforced.map((text) => row(1, text, '')),
     ...(notEnforced.length === 0 ? [row(1, 'nothing is left to others', '')] : []),

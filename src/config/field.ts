@@ -40,6 +40,7 @@ export interface PolicySettings extends AuthSettings, AuthzSettings, LimitSettin
 /** What else is not in `Config` as it is in the file: what a profile is made of, and what only the checks read. */
 export interface OtherSettings {
   readonly permissions: PermissionsSetting | undefined
+  readonly requirePermissions: boolean
   readonly 'server.envAllowDangerous': boolean
 }
 

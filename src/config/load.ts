@@ -160,10 +160,17 @@ function fallback(field: Field<unknown>): unknown {
   return parsed.value
 }
 
+/** Read by the checks, or by what is made of them, alone. */
+const unused: ReadonlySet<SettingKey> = new Set([
+  'server.envAllowDangerous',
+  'permissions',
+  'requirePermissions',
+])
+
 function assemble(settings: ReadonlyMap<SettingKey, Setting>): Omit<Config, MadeKey> {
   const config: Record<string, unknown> = {}
   for (const [key, { value }] of settings) {
-    if (key === 'server.envAllowDangerous' || key === 'permissions' || isPolicyKey(key)) continue
+    if (unused.has(key) || isPolicyKey(key)) continue
     const [head, name] = key.split('.') as [string, string?]
     if (name === undefined) config[head] = value
     else config[head] = { ...(config[head] as object | undefined), [name]: value }

@@ -112,11 +112,8 @@ function flagTable(): string {
     if (key === undefined) return ['the file', usage(CONFIG_FLAG), `\`${variable}\``]
     const field: Field<unknown> = FIELDS[key]
     const spec = flagOf(field)
-    return [
-      `\`${field.file}\``,
-      spec === undefined ? '`-- COMMAND [ARG...]`' : usage(spec),
-      `\`${variable}\``,
-    ]
+    const without = key === 'server.command' ? '`-- COMMAND [ARG...]`' : ''
+    return [`\`${field.file}\``, spec === undefined ? without : usage(spec), `\`${variable}\``]
   })
   return table(['Setting', 'Flag', 'Variable'], rows)
 }

@@ -29,18 +29,23 @@ export const RULES: readonly Rule[] = [
   },
   ...AUTH_RULES,
   {
-    reads: ['listen.host', 'permissions', 'manifests'],
-    doc: 'Listening on an address that is not loopback needs `permissions`, or those of an MCPServer document: what others use may do only what somebody has decided.',
-    check: ({ config: { listen, permissions }, value, at }) =>
+    reads: ['listen.host', 'permissions', 'requirePermissions', 'manifests'],
+    doc: 'Listening on an address that is not loopback, and `requirePermissions`, which the container image sets, need `permissions`, or those of an MCPServer document: what others use may do only what somebody has decided.',
+    check: ({ config: { listen, permissions }, value, at }) => {
+      const outside = !isLoopback(listen.host)
       // One that could not be read is a choice, too, and its problems are told.
-      isLoopback(listen.host) || permissions !== undefined || value('permissions') !== undefined
-        ? []
-        : [
-            {
-              where: at('listen.host'),
-              message: `${show('listen.host', listen.host)} can be reached from other machines, and nothing says what the server may touch: choose --permissions none, network, full-access or the file of a profile`,
-            },
-          ],
+      if (permissions !== undefined || value('permissions') !== undefined) return []
+      if (!outside && !value('requirePermissions')) return []
+      const why = outside
+        ? `${show('listen.host', listen.host)} can be reached from other machines, and`
+        : 'a choice is required here, and'
+      return [
+        {
+          where: at(outside ? 'listen.host' : 'requirePermissions'),
+          message: `${why} nothing says what the server may touch: choose --permissions none, network, full-access or the file of a profile`,
+        },
+      ]
+    },
   },
   {
     reads: ['server.envAllow', 'server.envSet', 'server.envAllowDangerous'],

@@ -131,6 +131,10 @@ export interface EnforcementReport {
   readonly mechanisms: readonly MechanismReport[]
   readonly notApplied: readonly string[]
   readonly degraded: readonly Degradation[]
+  /** Files and folders of the server's program, which may be read and executed; absent where the launcher looks for them. */
+  readonly program?: readonly string[] | undefined
+  /** Processes of before a reload that are being ended: other permissions hold for them. Absent when there are none. */
+  readonly retiring?: number | undefined
   /** Why it is refused, and what would help. */
   readonly refusal?: { readonly mechanism: string; readonly reason: string; readonly wayOut: string }
 }
@@ -139,6 +143,8 @@ export interface EnforcementReport {
 export interface EgressVerdict {
   /** Of the child: the name of its profile. */
   readonly child: string
+  /** Which of the processes with this profile: they are numbered as they are started. Undefined without a token. */
+  readonly process?: number
   readonly allowed: boolean
   readonly protocol: 'connect' | 'http' | 'socks5' | 'broker' | 'dns'
   /** Canonical, as far as it could be made so; cut to 255 characters. */
@@ -171,8 +177,14 @@ export interface Launch {
   readonly policy: Buffer | undefined
   /** Of the server itself, as the launcher reports it; undefined before, and without a launcher. */
   readonly pid: number | undefined
-  /** Takes each line of descriptor 4. */
-  status(line: string): void
+  /**
+   * Takes each line of descriptor 4.
+   *
+   * @returns `serve` once the server may be given messages; `end` when it must not be, and {@link reason} says why;
+   *   undefined when the line decides nothing
+   * @throws Error for a line that cannot be understood
+   */
+  status(line: string): 'serve' | 'end' | undefined
   /** Why it ended, or was not started, as far as that is known beyond its exit code. */
   readonly reason: string | undefined
   /** It is gone; what it was given is void. */

@@ -1,5 +1,5 @@
-/* Everything but some protected paths. Landlock only adds rights, so `/` becomes the siblings along each protected path;
- * the directories on the way get no right at all, else what is created in them later would be open, too. */
+/* What belongs to the sidecar. Landlock only adds rights, so a directory with something hidden in it becomes the siblings
+ * along the way to that; the directories on the way get no right to it, else what is created in them later would be open. */
 #include "launcher.h"
 
 #include <dirent.h>
@@ -15,6 +15,7 @@
 #include "sys.h"
 
 #define FILE_RIGHTS (LL_EXECUTE | LL_WRITE_FILE | LL_READ_FILE | LL_TRUNCATE | LL_IOCTL_DEV)
+#define READ_RIGHTS (LL_READ_FILE | LL_READ_DIR | LL_EXECUTE)
 #define MOST_RULES 65536
 
 bool path_contains(const char *outer, const char *inner) {
@@ -23,7 +24,8 @@ bool path_contains(const char *outer, const char *inner) {
   return strncmp(outer, inner, length) == 0 && (inner[length] == '\0' || inner[length] == '/');
 }
 
-bool hidden_resolve(const char *path, char *out, size_t size) {
+/* A path as it really is: its longest existing part without symlinks, then the rest. */
+static bool resolve(const char *path, char *out, size_t size) {
   char existing[PATH_MAX], real[PATH_MAX];
   if (strlen(path) >= sizeof existing) return false;
   strcpy(existing, path);
@@ -43,25 +45,70 @@ bool hidden_resolve(const char *path, char *out, size_t size) {
   return length > 0 && (size_t)length < size;
 }
 
-struct expansion {
-  int ruleset;
-  uint64_t allowed;
-  const char *const *hidden;
-  size_t count;
-  size_t rules;
-};
-
-/* 2: hidden itself; 1: something below it is; 0: neither. */
-static int relation(const struct expansion *expansion, const char *path) {
-  int found = 0;
-  for (size_t i = 0; i < expansion->count; i++) {
-    if (path_contains(expansion->hidden[i], path)) return 2;
-    if (path_contains(path, expansion->hidden[i])) found = 1;
-  }
-  return found;
+/* The same of the directory around it alone: what lies at the path may itself be a symlink. */
+static bool resolve_place(const char *path, char *out, size_t size) {
+  char parent[PATH_MAX], real[PATH_MAX];
+  const char *slash = strrchr(path, '/');
+  if (slash == path || strlen(path) >= sizeof parent) return (size_t)snprintf(out, size, "%s", path) < size;
+  snprintf(parent, sizeof parent, "%.*s", (int)(slash - path), path);
+  if (!resolve(parent, real, sizeof real)) return false;
+  int length = snprintf(out, size, "%s%s", real[1] == '\0' ? "" : real, slash);
+  return length > 0 && (size_t)length < size;
 }
 
-static void allow_one(struct expansion *expansion, const char *path) {
+bool places_add(struct places *places, const char *path) {
+  if (places->count == MAX_PLACES) return false;
+  struct place *place = &places->all[places->count];
+  struct stat found;
+  place->path = strdup(path);
+  place->directory = stat(path, &found) == 0 && S_ISDIR(found.st_mode);
+  place->listed = !place->directory;
+  if (place->path == NULL) return false;
+  places->count++;
+  return true;
+}
+
+void places_free(struct places *places) {
+  for (size_t i = 0; i < places->count; i++) free(places->all[i].path);
+  places->count = 0;
+}
+
+static void add_resolved(struct places *places, const char *key, const char *path, bool (*how)(const char *, char *, size_t)) {
+  char real[PATH_MAX];
+  if (!how(path, real, sizeof real) || !places_add(places, real))
+    refuse(EXIT_REFUSED, "landlock.fs", "name fewer or shorter paths", "%s %s: cannot be resolved", key, path);
+}
+
+void places_of(const struct policy *policy, struct places *hidden, struct places *readonly) {
+  for (size_t i = 0; i < policy->hidden_count; i++) add_resolved(hidden, "fs.hide", policy->hidden[i], resolve);
+  for (size_t i = 0; i < policy->readonly_count; i++) add_resolved(readonly, "fs.readonly", policy->readonly[i], resolve_place);
+}
+
+/* What begins with the name of a hidden file was made of it: a log that was rotated, a backup. */
+static bool covers(const struct place *place, const char *path, bool hidden) {
+  if (path_contains(place->path, path)) return true;
+  return hidden && !place->directory && strncmp(place->path, path, strlen(place->path)) == 0;
+}
+
+const char *places_covering(const struct places *hidden, const char *path) {
+  for (size_t i = 0; i < hidden->count; i++)
+    if (covers(&hidden->all[i], path, true)) return hidden->all[i].path;
+  return NULL;
+}
+
+const char *places_below(const struct places *places, const char *path) {
+  for (size_t i = 0; i < places->count; i++)
+    if (path_contains(path, places->all[i].path)) return places->all[i].path;
+  return NULL;
+}
+
+const char *places_around(const struct places *places, const char *path) {
+  for (size_t i = 0; i < places->count; i++)
+    if (path_contains(places->all[i].path, path)) return places->all[i].path;
+  return NULL;
+}
+
+static void allow_one(struct expansion *expansion, const char *path, uint64_t allowed) {
   int descriptor = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
   if (descriptor < 0) return;
   struct stat found;
@@ -70,18 +117,42 @@ static void allow_one(struct expansion *expansion, const char *path) {
     if (++expansion->rules > MOST_RULES)
       refuse(EXIT_REFUSED, "landlock.fs", "move the protected paths into directories with few entries",
              "more than %d files and directories beside the protected paths", MOST_RULES);
-    uint64_t allowed = S_ISDIR(found.st_mode) ? expansion->allowed : expansion->allowed & FILE_RIGHTS;
-    int error = landlock_allow(expansion->ruleset, descriptor, allowed);
+    int error = landlock_allow(expansion->ruleset, descriptor, S_ISDIR(found.st_mode) ? allowed : allowed & FILE_RIGHTS);
     if (error != 0 && error != EBADFD)
       refuse(EXIT_REFUSED, "landlock.fs", "", "%s: no rule possible: %s", path, strerror(error));
   }
   close(descriptor);
 }
 
-static void walk(struct expansion *expansion, const char *path) {
+/* Names of what is below may be seen where nothing of it is a hidden directory: the right to list goes down to it, too. */
+static bool may_list(const struct expansion *expansion, const char *path) {
+  for (size_t i = 0; i < expansion->hidden.count; i++)
+    if (path_contains(path, expansion->hidden.all[i].path) && !expansion->hidden.all[i].listed) return false;
+  return true;
+}
+
+static void walk(struct expansion *expansion, const char *path, bool must);
+
+static void visit(struct expansion *expansion, const char *path) {
+  if (places_covering(&expansion->hidden, path) != NULL) return;
+  if (places_below(&expansion->hidden, path) != NULL) {
+    if (expansion->listing && may_list(expansion, path)) allow_one(expansion, path, LL_READ_DIR);
+    walk(expansion, path, true);
+  } else if (places_around(&expansion->readonly, path) != NULL) {
+    allow_one(expansion, path, expansion->allowed & READ_RIGHTS);
+  } else if (places_below(&expansion->readonly, path) != NULL) {
+    allow_one(expansion, path, expansion->allowed & READ_RIGHTS);
+    walk(expansion, path, false);
+  } else {
+    allow_one(expansion, path, expansion->allowed);
+  }
+}
+
+/* `must`: what cannot be listed would leave the server without what it may have; else it keeps what it has already. */
+static void walk(struct expansion *expansion, const char *path, bool must) {
   DIR *directory = opendir(path);
   if (directory == NULL) {
-    if (errno == ENOENT || errno == ENOTDIR) return;
+    if (!must || errno == ENOENT || errno == ENOTDIR) return;
     refuse(EXIT_REFUSED, "landlock.fs", "let the launcher list the directories above the protected paths", "%s: %s", path, strerror(errno));
   }
   const struct dirent *entry;
@@ -89,15 +160,9 @@ static void walk(struct expansion *expansion, const char *path) {
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
     char below[PATH_MAX];
     int length = snprintf(below, sizeof below, "%s/%s", path[1] == '\0' ? "" : path, entry->d_name);
-    if (length < 0 || (size_t)length >= sizeof below) continue;
-    int how = relation(expansion, below);
-    if (how == 0) allow_one(expansion, below);
-    if (how == 1) walk(expansion, below);
+    if (length > 0 && (size_t)length < sizeof below) visit(expansion, below);
   }
   closedir(directory);
 }
 
-void hidden_expand(int ruleset, uint64_t allowed, const char *const *hidden, size_t count) {
-  struct expansion expansion = {ruleset, allowed, hidden, count, 0};
-  if (relation(&expansion, "/") == 1) walk(&expansion, "/");
-}
+void expand(struct expansion *expansion, const char *from) { visit(expansion, from); }

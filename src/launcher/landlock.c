@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +44,8 @@ static uint64_t known_rights(int abi) {
 
 static uint64_t rights_of(enum grant_kind kind) {
   switch (kind) {
-    case GRANT_RX: return READ_RIGHTS | LL_EXECUTE;
+    case GRANT_RX:
+    case GRANT_PROGRAM: return READ_RIGHTS | LL_EXECUTE;
     case GRANT_R: return READ_RIGHTS;
     case GRANT_RW: return WRITE_RIGHTS;
     case GRANT_DEV: return LL_READ_FILE | LL_WRITE_FILE | LL_TRUNCATE | LL_IOCTL_DEV;
@@ -52,7 +54,7 @@ static uint64_t rights_of(enum grant_kind kind) {
 }
 
 static const char *grant_key(enum grant_kind kind) {
-  static const char *const keys[] = {"fs.rx", "fs.r", "fs.rw", "fs.dev"};
+  static const char *const keys[] = {"fs.rx", "fs.r", "fs.rw", "fs.dev", "fs.program"};
   return keys[kind];
 }
 
@@ -103,26 +105,120 @@ static void note_link(struct notes *notes, const char *path, const char *target)
   notes->link_target[notes->link_count++] = strdup(target);
 }
 
-static void refuse_hidden(const char *key, const char *path, const char *hidden) {
-  refuse(EXIT_REFUSED, "landlock.fs", "grant the directories beside the protected path", "%s %s: contains the protected path %s", key,
-         path, hidden);
+/* What no grant may open, and the directories that the server may write, as they are at this start. */
+struct surroundings {
+  struct places hidden, readonly, written;
+};
+
+/* A server may have put a link where one of its grants leads through a directory that it writes: it would be given whatever
+ * that points to at its next start. So links are followed one by one, and none that lies in such a directory and leads out
+ * of it. 0, or errno. */
+static int follow(const struct places *written, const char *path, char *out, const char **planted) {
+  char rest[PATH_MAX] = "", here[PATH_MAX] = "";
+  static bool through[MAX_PLACES];
+  memset(through, 0, sizeof through);
+  snprintf(rest, sizeof rest, "%s", path);
+  for (int links = 0; rest[0] != '\0';) {
+    size_t slashes = strspn(rest, "/"), length = strcspn(rest + slashes, "/");
+    char part[PATH_MAX], target[PATH_MAX], next[PATH_MAX];
+    snprintf(part, sizeof part, "%.*s", (int)length, rest + slashes);
+    memmove(rest, rest + slashes + length, strlen(rest + slashes + length) + 1);
+    if (length == 0 || strcmp(part, ".") == 0) continue;
+    if (strcmp(part, "..") == 0) {
+      char *slash = strrchr(here, '/');
+      if (slash != NULL) *slash = '\0';
+      continue;
+    }
+    struct stat found;
+    if (snprintf(next, sizeof next, "%s/%s", here, part) >= (int)sizeof next) return ENAMETOOLONG;
+    if (lstat(next, &found) != 0) return errno;
+    if (!S_ISLNK(found.st_mode)) {
+      strcpy(here, next);
+      continue;
+    }
+    for (size_t i = 0; i < written->count; i++) through[i] = through[i] || path_contains(written->all[i].path, next);
+    ssize_t size = ++links > 40 ? -1 : readlink(next, target, sizeof target - 1);
+    if (size < 0) return links > 40 ? ELOOP : errno;
+    target[size] = '\0';
+    if (target[0] == '/') here[0] = '\0';
+    if (snprintf(part, sizeof part, "%s", rest) >= (int)sizeof part) return ENAMETOOLONG;
+    if (snprintf(rest, sizeof rest, "%s%s", target, part) >= (int)sizeof rest) return ENAMETOOLONG;
+  }
+  snprintf(out, PATH_MAX, "%s", here[0] == '\0' ? "/" : here);
+  for (size_t i = 0; i < written->count; i++)
+    if (through[i] && !path_contains(written->all[i].path, out)) *planted = written->all[i].path;
+  return 0;
 }
 
-/* A server may have put a link where one of its grants leads through a folder that it writes: it would be given whatever it
- * points to at its next start. */
-static int open_grant(const char *path, bool no_links) {
-  if (!no_links) return open(path, O_PATH | O_CLOEXEC);
+/* What it was when its links were followed, or nothing. */
+static int open_real(const char *path) {
   struct {
     uint64_t flags, mode, resolve;
   } how = {.flags = O_PATH | O_CLOEXEC, .resolve = 0x04 /* RESOLVE_NO_SYMLINKS */};
   return (int)syscall(NR_openat2, AT_FDCWD, path, &how, sizeof how);
 }
 
+static int open_grant(const struct policy *policy, const struct surroundings *around, const char *key, const char *path) {
+  if (policy->no_links) return open_real(path);
+  char real[PATH_MAX];
+  const char *planted = NULL;
+  int error = follow(&around->written, path, real, &planted);
+  if (planted != NULL)
+    refuse(EXIT_REFUSED, "landlock.fs", "name what is meant itself", "%s %s: leads to %s, out of %s, which the server may write", key, path, real,
+           planted);
+  if (error == 0) return open_real(real);
+  errno = error;
+  return -1;
+}
+
+static void keep_protected(const struct surroundings *around, enum grant_kind kind, const char *path, const char *target) {
+  const char *key = grant_key(kind), *beside = "grant the directories beside the protected path";
+  const char *below = places_below(&around->hidden, target), *cover = places_covering(&around->hidden, target);
+  if (below != NULL) refuse(EXIT_REFUSED, "landlock.fs", beside, "%s %s: contains the protected path %s", key, path, below);
+  if (cover != NULL) refuse(EXIT_REFUSED, "landlock.fs", beside, "%s %s: belongs to the protected path %s", key, path, cover);
+  if (kind != GRANT_RW) return;
+  const char *own = places_below(&around->readonly, target);
+  if (own == NULL) own = places_around(&around->readonly, target);
+  if (own != NULL)
+    refuse(EXIT_REFUSED, "landlock.fs", "grant the directories beside it", "%s %s: would let the server change %s, which belongs to the sidecar", key,
+           path, own);
+}
+
+/* Read and execute for a program and what it consists of, without what is hidden, and without what is written: that is
+ * executed only where the program itself lies in it. */
+static void add_program(const struct surroundings *around, int ruleset, int descriptor, const char *target, struct notes *notes) {
+  static struct expansion expansion;
+  memset(&expansion, 0, sizeof expansion);
+  expansion.ruleset = ruleset;
+  expansion.allowed = READ_RIGHTS | LL_EXECUTE;
+  expansion.listing = true;
+  for (size_t i = 0; i < around->hidden.count; i++) expansion.hidden.all[expansion.hidden.count++] = around->hidden.all[i];
+  bool inside = false;
+  for (size_t i = 0; i < around->written.count && expansion.hidden.count < MAX_PLACES; i++) {
+    inside = inside || path_contains(around->written.all[i].path, target);
+    expansion.hidden.all[expansion.hidden.count] = around->written.all[i];
+    /* Who writes there may list it, too; and what only begins with its name is none of it. */
+    expansion.hidden.all[expansion.hidden.count].listed = true;
+    expansion.hidden.all[expansion.hidden.count++].directory = true;
+  }
+  if (inside) expansion.hidden.count = around->hidden.count;
+  if (inside && places_covering(&around->hidden, target) == NULL) notes->exec_writable = true;
+  /* The one that was looked at, so that nothing else takes its place; its parts are opened without following links. */
+  if (places_covering(&expansion.hidden, target) == NULL && places_below(&expansion.hidden, target) == NULL) {
+    struct stat found;
+    bool directory = fstat(descriptor, &found) == 0 && S_ISDIR(found.st_mode);
+    int error = landlock_allow(ruleset, descriptor, directory ? expansion.allowed : expansion.allowed & FILE_RIGHTS);
+    if (error != 0) refuse(EXIT_REFUSED, "landlock.fs", NO_FILES, "fs.program %s: no rule possible: %s", target, strerror(error));
+  } else {
+    expand(&expansion, target);
+  }
+}
+
 /* Opens one granted path and adds its rule. False: skipped. */
-static bool add_grant(const struct policy *policy, uint64_t known, int ruleset, const struct grant *grant, char *target,
-                      struct notes *notes) {
+static bool add_grant(const struct policy *policy, const struct surroundings *around, uint64_t known, int ruleset, const struct grant *grant,
+                      char *target, struct notes *notes) {
   const char *key = grant_key(grant->kind);
-  int descriptor = open_grant(grant->path, policy->no_links);
+  int descriptor = open_grant(policy, around, key, grant->path);
   if (descriptor < 0) {
     /* What this uid cannot reach, the server cannot either: to it, it is not there. */
     bool missing = errno == ENOENT || errno == ENOTDIR || errno == EACCES;
@@ -138,12 +234,13 @@ static bool add_grant(const struct policy *policy, uint64_t known, int ruleset, 
   if (!real_path(descriptor, target, 4096)) snprintf(target, 4096, "%s", grant->path);
   if (of_a_process(descriptor, target))
     refuse(EXIT_REFUSED, "landlock.fs", "use `proc self` or `proc all`", "%s %s: is of a single process", key, grant->path);
-  for (size_t i = 0; i < policy->hidden_count; i++) {
-    char hidden[4096];
-    if (!hidden_resolve(policy->hidden[i], hidden, sizeof hidden) || path_contains(target, hidden))
-      refuse_hidden(key, grant->path, policy->hidden[i]);
-  }
   note_link(notes, grant->path, target);
+  if (grant->kind == GRANT_PROGRAM) {
+    add_program(around, ruleset, descriptor, target, notes);
+    close(descriptor);
+    return true;
+  }
+  keep_protected(around, grant->kind, grant->path, target);
   uint64_t rights = rights_of(grant->kind) & known & (S_ISDIR(found.st_mode) ? ~0ULL : FILE_RIGHTS);
   int error = landlock_allow(ruleset, descriptor, rights);
   /* A rule is bound to an inode, and those of /proc are made anew once nobody holds them: the supervisor does. */
@@ -152,62 +249,72 @@ static bool add_grant(const struct policy *policy, uint64_t known, int ruleset, 
   return true;
 }
 
-/* Read and execute for the directory of a program; for the program alone where the directory is / or has something hidden.
- * True: what may be written lies below it. */
-static bool add_program(const struct policy *policy, int ruleset, const char *path, const struct granted *granted, size_t count) {
-  char directory[4096];
+/* The directory of the command, or the file alone where that directory is /. */
+static void add_command(const struct policy *policy, const struct surroundings *around, int ruleset, const char *path, struct notes *notes) {
+  char directory[4096], target[4096];
   snprintf(directory, sizeof directory, "%s", path);
   char *slash = strrchr(directory, '/');
   bool whole = slash != NULL && slash != directory;
   if (whole) *slash = '\0';
-  for (size_t i = 0; whole && i < policy->hidden_count; i++) {
-    char hidden[4096];
-    whole = hidden_resolve(policy->hidden[i], hidden, sizeof hidden) && !path_contains(directory, hidden);
-  }
-  int descriptor = open(whole ? directory : path, O_PATH | O_CLOEXEC);
-  if (descriptor < 0) return false;
-  struct stat found;
-  bool is_directory = fstat(descriptor, &found) == 0 && S_ISDIR(found.st_mode);
-  int error = landlock_allow(ruleset, descriptor, is_directory ? READ_RIGHTS | LL_EXECUTE : LL_READ_FILE | LL_EXECUTE);
+  int descriptor = open_grant(policy, around, "fs.command", whole ? directory : path);
+  if (descriptor < 0) return;
+  if (real_path(descriptor, target, sizeof target)) add_program(around, ruleset, descriptor, target, notes);
   close(descriptor);
-  if (error != 0) refuse(EXIT_REFUSED, "landlock.fs", NO_FILES, "fs.command %s: no rule possible: %s", path, strerror(error));
-  return writable_below(granted, count, whole ? directory : path);
+}
+
+/* Where a server writes, links followed: those among them that it planted are refused later. */
+static void written_places(const struct policy *policy, struct places *written) {
+  char real[PATH_MAX];
+  for (size_t i = 0; i < policy->grant_count; i++)
+    if (policy->grants[i].kind == GRANT_RW && realpath(policy->grants[i].path, real) != NULL && !places_add(written, real))
+      refuse(EXIT_REFUSED, "landlock.fs", "", "out of memory");
 }
 
 static void add_grants(const struct policy *policy, uint64_t known, int ruleset, const struct command *command,
                        struct notes *notes) {
   static char target[4096];
+  static struct surroundings around;
   struct granted *granted = calloc(policy->grant_count + 1, sizeof *granted);
   size_t count = 0;
   if (granted == NULL) refuse(EXIT_REFUSED, "landlock.fs", "", "out of memory");
+  places_of(policy, &around.hidden, &around.readonly);
+  written_places(policy, &around.written);
   for (size_t i = 0; i < policy->grant_count; i++) {
-    if (!add_grant(policy, known, ruleset, &policy->grants[i], target, notes)) continue;
+    if (!add_grant(policy, &around, known, ruleset, &policy->grants[i], target, notes)) continue;
     granted[count].kind = policy->grants[i].kind;
     granted[count].target = strdup(target);
     if (granted[count++].target == NULL) refuse(EXIT_REFUSED, "landlock.fs", "", "out of memory");
   }
   if (policy->command_directory) {
+    /* The way to the program must be none that the server laid, either. */
+    char real[PATH_MAX];
+    const char *planted = NULL;
+    if (!policy->no_links && follow(&around.written, command->path, real, &planted) == 0 && planted != NULL)
+      refuse(EXIT_REFUSED, "landlock.fs", "name the program itself", "fs.command %s: leads to %s, out of %s, which the server may write",
+             command->path, real, planted);
     /* Both where it was found and where its file is: programs look for their parts beside either. */
-    notes->exec_writable |= add_program(policy, ruleset, command->path, granted, count);
-    notes->exec_writable |= add_program(policy, ruleset, command->target, granted, count);
+    add_command(policy, &around, ruleset, command->path, notes);
+    add_command(policy, &around, ruleset, command->target, notes);
   }
   notes->exec_writable |= exec_writable(granted, count);
   for (size_t i = 0; i < count; i++) free(granted[i].target);
   free(granted);
+  places_free(&around.hidden);
+  places_free(&around.readonly);
+  places_free(&around.written);
 }
 
 static void add_everything(const struct policy *policy, uint64_t known, int ruleset) {
-  const char *hidden[MAX_GRANTS + 1] = {NULL};
-  size_t count = 0;
-  for (; count < policy->hidden_count; count++) {
-    char *path = malloc(4096);
-    if (path == NULL || !hidden_resolve(policy->hidden[count], path, 4096))
-      refuse(EXIT_REFUSED, "landlock.fs", "name a shorter path", "fs.hide %s: cannot be resolved", policy->hidden[count]);
-    hidden[count] = path;
-  }
-  if (!policy->proc_all) hidden[count++] = strdup("/proc");
-  hidden_expand(ruleset, known, hidden, count);
-  for (size_t i = 0; i < count; i++) free((void *)(uintptr_t)hidden[i]);
+  static struct expansion expansion;
+  expansion.ruleset = ruleset;
+  expansion.allowed = known;
+  places_of(policy, &expansion.hidden, &expansion.readonly);
+  /* What may be read of it is granted later. Written, it would change the sidecar: its place with the OOM killer, say, and
+   * for root the settings of the kernel. */
+  if (!places_add(&expansion.hidden, "/proc")) refuse(EXIT_REFUSED, "landlock.fs", "", "out of memory");
+  expand(&expansion, "/");
+  places_free(&expansion.hidden);
+  places_free(&expansion.readonly);
 }
 
 /* A ruleset whose only file rule restricts nothing: a domain is wanted, for its ptrace scope. Moving files between
@@ -249,14 +356,13 @@ void landlock_build(const struct policy *policy, const struct facts *facts, stru
   }
 }
 
-int landlock_apply(const struct policy *policy, const struct facts *facts, struct layers *layers) {
+int landlock_apply(const struct policy *policy, struct layers *layers) {
   if (layers->ruleset < 0) return 0;
   if (layers->fs && (policy->proc_self || policy->proc_all)) {
     int proc = open(policy->proc_all ? "/proc" : "/proc/self", O_PATH | O_CLOEXEC);
     /* Without /proc there is nothing to grant; the report says so. */
     if (proc >= 0) {
-      bool everything = policy->fs == FS_ALL && policy->proc_all;
-      int error = landlock_allow(layers->ruleset, proc, everything ? known_rights(facts->abi) : READ_RIGHTS);
+      int error = landlock_allow(layers->ruleset, proc, READ_RIGHTS);
       close(proc);
       if (error != 0) return error;
     }

@@ -16,6 +16,7 @@
 
 #define POLICY_BYTES (64 * 1024)
 #define MAX_GRANTS 1024
+#define MAX_OWN 4 /* beside those, what the launcher itself keeps from being changed */
 #define MAX_WORDS 4096
 #define MAX_PASSED 256
 #define MAX_TOKEN 256
@@ -24,7 +25,7 @@
 
 enum fs_scope { FS_CONFINED, FS_ALL, FS_OPEN };
 enum net_mode { NET_NONE, NET_BROKER, NET_PORT_ONLY, NET_OPEN };
-enum grant_kind { GRANT_RX, GRANT_R, GRANT_RW, GRANT_DEV };
+enum grant_kind { GRANT_RX, GRANT_R, GRANT_RW, GRANT_DEV, GRANT_PROGRAM };
 
 struct grant {
   enum grant_kind kind;
@@ -47,6 +48,8 @@ struct policy {
   size_t grant_count;
   const char *hidden[MAX_GRANTS];
   size_t hidden_count;
+  const char *readonly[MAX_GRANTS + MAX_OWN];
+  size_t readonly_count;
   bool command_directory;
   bool no_links; /* granted paths hold no symlinks: whoever wrote them has followed these already */
   bool proc_self;
@@ -143,14 +146,41 @@ int landlock_abi(int *error);
 void landlock_build(const struct policy *policy, const struct facts *facts, struct layers *layers,
                     const struct command *command, struct notes *notes);
 /* In the child. 0, or errno. */
-int landlock_apply(const struct policy *policy, const struct facts *facts, struct layers *layers);
+int landlock_apply(const struct policy *policy, struct layers *layers);
 
 /* ---- hidden.c ---- */
-/* A hidden path as it really is: its longest existing part without symlinks, then the rest. False: not representable. */
-bool hidden_resolve(const char *path, char *out, size_t size);
 bool path_contains(const char *outer, const char *inner);
-/* Grants `allowed` to everything but what is hidden. */
-void hidden_expand(int ruleset, uint64_t allowed, const char *const *hidden, size_t count);
+/* Paths as they really are, without symlinks. */
+struct place {
+  char *path;
+  bool directory;
+  bool listed; /* that there is something of this name may show */
+};
+#define MAX_PLACES (2 * (MAX_GRANTS + MAX_OWN))
+struct places {
+  struct place all[MAX_PLACES];
+  size_t count;
+};
+/* What a policy hides, and what it keeps from being changed. Refuses when one cannot be told. */
+void places_of(const struct policy *policy, struct places *hidden, struct places *readonly);
+/* False: there are too many, or there is no memory. */
+bool places_add(struct places *places, const char *path);
+void places_free(struct places *places);
+/* The first hidden place that `path` lies in, or, of a file, whose name `path` begins with; NULL: none. */
+const char *places_covering(const struct places *hidden, const char *path);
+/* The first that lies in `path`, that `path` lies in; both are true of equal ones. NULL: none. */
+const char *places_below(const struct places *places, const char *path);
+const char *places_around(const struct places *places, const char *path);
+struct expansion {
+  int ruleset;
+  uint64_t allowed;
+  bool listing; /* directories around hidden files may be listed */
+  struct places hidden, readonly;
+  size_t rules;
+};
+/* Grants `allowed` to everything below `from`, a path without symlinks, but to what is hidden nothing, and to what is
+ * readonly no more than reading and executing. */
+void expand(struct expansion *expansion, const char *from);
 int landlock_allow(int ruleset, int descriptor, uint64_t allowed);
 
 /* ---- seccomp.c ---- */
@@ -191,10 +221,12 @@ bool selftest_run(const struct start *start, struct child_message *message);
 /* Processes below the supervisor. */
 struct tree_size {
   uint64_t processes;
-  uint64_t rss;
+  uint64_t threads; /* of all of them: one at least for each */
+  uint64_t memory;  /* bytes */
 };
-/* Kills whatever is below this process until nothing is, for at most `ms`. False: something is left. The wait status of
- * `child` goes to `status` when it is reaped here. */
+/* Stops and kills whatever is below this process until nothing is. False: after `ms`, some are left that were killed and that
+ * the kernel holds in a wait; never while one can still run. The wait status of `child`, a child that is not reaped yet, or
+ * 0, goes to `status` when it is reaped here. */
 bool tree_kill(unsigned ms, pid_t child, int *status);
 struct tree_size tree_measure(void);
 

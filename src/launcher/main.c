@@ -60,12 +60,15 @@ static int exec_mode(int count, char **words) {
   static struct policy policy;
   char problem[512];
   size_t length = 0;
+  /* A parent that died before main() asked to be told of it: nobody reads the status any more. */
+  struct pollfd reader = {STATUS_DESCRIPTOR, 0, 0};
   char *text = read_policy(&length);
   if (text == NULL) return EXIT_REFUSED;
   if (!policy_read(&policy, text, length, false, problem, sizeof problem)) {
     complain("policy: %s", problem);
     return EXIT_BAD_INPUT;
   }
+  if (poll(&reader, 1, 0) != 0) return EXIT_REFUSED;
   return supervise(&policy, words + 1, environ);
 }
 

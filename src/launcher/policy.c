@@ -55,7 +55,7 @@ static bool read_grant(struct reading *reading, const char *key, const char *val
   static const struct {
     const char *name;
     enum grant_kind kind;
-  } kinds[] = {{"fs.rx", GRANT_RX}, {"fs.r", GRANT_R}, {"fs.rw", GRANT_RW}, {"fs.dev", GRANT_DEV}};
+  } kinds[] = {{"fs.rx", GRANT_RX}, {"fs.r", GRANT_R}, {"fs.rw", GRANT_RW}, {"fs.dev", GRANT_DEV}, {"fs.program", GRANT_PROGRAM}};
   struct policy *policy = reading->policy;
   size_t length = strlen(key);
   bool optional = key[length - 1] == '?';
@@ -200,6 +200,10 @@ static bool read_record(struct reading *reading, const char *key, char *value) {
     if (!normal_path(value)) return bad(reading, "%s: not an absolute, normalised path: %s", key, value);
     if (policy->hidden_count == MAX_GRANTS) return bad(reading, "%s: more than %d paths", key, MAX_GRANTS);
     policy->hidden[policy->hidden_count++] = value;
+  } else if (equal(key, "fs.readonly")) {
+    if (!normal_path(value)) return bad(reading, "%s: not an absolute, normalised path: %s", key, value);
+    if (policy->readonly_count == MAX_GRANTS) return bad(reading, "%s: more than %d paths", key, MAX_GRANTS);
+    policy->readonly[policy->readonly_count++] = value;
   } else if (equal(key, "fs.nolinks")) {
     if (!equal(value, "1")) return bad(reading, "fs.nolinks: not 1: %s", value);
     policy->no_links = true;
@@ -272,7 +276,7 @@ static bool complete(struct reading *reading) {
   if (!policy->fs_given) return bad(reading, "missing: fs");
   if (!policy->net_given) return bad(reading, "missing: net");
   if (!policy->filter_given) return bad(reading, "missing: filter");
-  if (policy->fs == FS_ALL && policy->hidden_count == 0) policy->fs = FS_OPEN;
+  if (policy->fs == FS_ALL && policy->hidden_count == 0 && policy->readonly_count == 0) policy->fs = FS_OPEN;
   if (policy->net == NET_BROKER && (policy->proxy_length == 0 || policy->token[0] == '\0'))
     return bad(reading, "net broker: needs proxy and token");
   if (policy->net == NET_PORT_ONLY && policy->proxy_length == 0) return bad(reading, "net port-only: needs proxy");

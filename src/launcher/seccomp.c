@@ -276,6 +276,8 @@ static const struct named refused[] = {
     /* kernel surface */
     CALL(io_uring_setup), CALL(io_uring_enter), CALL(io_uring_register), CALL(bpf), CALL(perf_event_open), CALL(userfaultfd),
     CALL(add_key), CALL(request_key), CALL(keyctl), CALL(fanotify_init), CALL(lookup_dcookie), CALL(lsm_set_self_attr),
+    /* memory that no process is charged for once it is unmapped, and that is never swapped */
+    CALL(memfd_secret),
 #ifdef NR_iopl
     CALL(iopl), CALL(ioperm), CALL(modify_ldt), CALL(uselib), CALL(ustat), CALL(sysfs),
 #endif

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -173,6 +174,10 @@ int serve_mode(int count, char **words) {
   }
   int listener = open_socket();
   if (listener < 0) return EXIT_REFUSED;
+  static char program[PATH_MAX];
+  ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+  if (length > 0) serving.floor.own[serving.floor.own_count++] = program;
+  serving.floor.own[serving.floor.own_count++] = serving.path;
   sigset_t all;
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, NULL);

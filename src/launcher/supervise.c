@@ -200,9 +200,10 @@ static void read_signals(void) {
 static void watch(uint64_t now) {
   self.watch_next = now + watch_ms();
   struct tree_size size = tree_measure();
-  if (self.layers.learn) report_size(size.rss, size.processes);
-  if (self.policy->watch_rss.set && size.rss > self.policy->watch_rss.value) end_tree("memory");
-  else if (self.policy->watch_processes.set && size.processes > self.policy->watch_processes.value) end_tree("processes");
+  if (self.layers.learn) report_size(size.memory, size.processes);
+  if (self.policy->watch_rss.set && size.memory > self.policy->watch_rss.value) end_tree("memory");
+  /* As RLIMIT_NPROC counts, which does not hold for root. */
+  else if (self.policy->watch_processes.set && size.threads > self.policy->watch_processes.value) end_tree("processes");
 }
 
 static int wait_ms(uint64_t now) {

@@ -118,6 +118,7 @@
 #define NR_landlock_create_ruleset 444
 #define NR_landlock_add_rule 445
 #define NR_landlock_restrict_self 446
+#define NR_memfd_secret 447
 #define NR_process_mrelease 448
 #define NR_fchmodat2 452
 #define NR_lsm_set_self_attr 460

@@ -51,13 +51,17 @@ export async function probeHost(launcher: string): Promise<HostFacts> {
 }
 
 /**
- * Has the launcher start itself as if it were a server: everything is set up and tests itself as it will be for one.
+ * Has the launcher set everything up as for a server, and test it; nothing is run.
  *
  * @param policy records as for a start
  * @throws LauncherError
  */
 export async function checkHost(launcher: string, policy: Buffer): Promise<LauncherReport | LauncherRefusal> {
-  const { status, stderr } = await run(launcher, ['exec', '--', launcher, '--version'], policy)
+  const { status, stderr } = await run(
+    launcher,
+    ['exec', '--', launcher, '--version'],
+    Buffer.concat([policy, Buffer.from('check 1\0')]),
+  )
   for (const line of status.split('\n')) {
     if (line === '') continue
     let event: ReturnType<typeof readStatus>

@@ -8,11 +8,10 @@ import {
   isTemporary,
   isWhole,
   type PathSurroundings,
-  parentOf,
   partsOf,
-  within,
 } from './learned-paths.ts'
 import type { FileAccess, Seen } from './observed.ts'
+import { parentOf, within } from './path-names.ts'
 
 export interface LearnedPath {
   readonly path: string

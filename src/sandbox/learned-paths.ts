@@ -1,4 +1,5 @@
 /** Paths as a learned profile sees them: what is given anyway, what is never given as a whole, what belongs together. */
+import { isShared, parentOf, within } from './path-names.ts'
 import { exposedBy, type FileFacts } from './profile.ts'
 import { baseRead } from './records.ts'
 
@@ -10,13 +11,7 @@ export interface PathSurroundings {
   readonly home: string | undefined
 }
 
-/** Folders that hold things of everybody: what was used in them is named one by one. */
-const shared = new Set([
-  ...['/', '/bin', '/boot', '/dev', '/etc', '/home', '/lib', '/lib64', '/media', '/mnt', '/opt', '/root'],
-  ...['/run', '/sbin', '/srv', '/sys', '/tmp', '/usr', '/usr/local', '/usr/share', '/var', '/var/cache'],
-  ...['/var/lib', '/var/log', '/var/run', '/var/spool', '/var/tmp', '/dev/shm', '/Users'],
-])
-/** Of those, where programs make temporary files under names that nobody can foresee. */
+/** Where programs make temporary files under names that nobody can foresee. */
 const temporary = new Set(['/tmp', '/var/tmp', '/dev/shm'])
 /** Runtimes look at them to size themselves, and go on without them. */
 const soundings = [
@@ -31,16 +26,6 @@ const packageFolder = /^(.*?\/(?:node_modules|site-packages|dist-packages))\//
 /** So many files of a git checkout stand for all of it. */
 const checkoutFiles = 4
 
-/** Whether `inner` is `outer`, or lies below it. */
-export function within(inner: string, outer: string): boolean {
-  return inner === outer || inner.startsWith(outer === '/' ? outer : `${outer}/`)
-}
-
-export function parentOf(path: string): string {
-  const end = path.lastIndexOf('/')
-  return end <= 0 ? '/' : path.slice(0, end)
-}
-
 export function isTemporary(folder: string): boolean {
   return temporary.has(folder)
 }
@@ -51,7 +36,7 @@ export function isSounding(path: string): boolean {
 
 /** Whether a folder may be granted with all that is in it. */
 export function isWhole(folder: string, { files, protectedPaths, home }: PathSurroundings): boolean {
-  if (shared.has(folder) || folder === home || parentOf(folder) === '/home') return false
+  if (isShared(folder, home)) return false
   return exposedBy(folder, files, protectedPaths) === undefined
 }
 

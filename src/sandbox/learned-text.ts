@@ -38,7 +38,7 @@ export function learnedText(profile: LearnedProfile, about: readonly string[]): 
             ports.map(({ value, why }) => [String(value), why]),
           ),
         ]
-      : ['  # No network: it connected to nothing.']),
+      : ['  # No network: it made no TCP connection.']),
     '  # What variables a program reads cannot be seen. `allow` passes more of them than PATH, HOME and their like.',
     '  env:',
     '    allow: []',
@@ -51,7 +51,7 @@ export function learnedText(profile: LearnedProfile, about: readonly string[]): 
 
 function limits({ rssBytes, processes }: LearnedProfile): string[] {
   if (rssBytes === 0) return ['  # limits: it ended before it could be measured']
-  const peak = `at most ${mebibytes(rssBytes)}Mi of memory and ${processes} processes were seen at once`
+  const peak = `seen at once at most: ${mebibytes(rssBytes)}Mi of memory; processes: ${processes}`
   return [
     '  # Limits are not learned: a longer session needs more, and threads count as processes. As a start:',
     `  # ${peak}.`,

@@ -1,8 +1,9 @@
 /** From what a server did to the smallest profile that covers it. Pure but for what it is told of the disk. */
 import { specialRangeOf } from '../core/special-addresses.ts'
 import { type LearnedFiles, learnedFiles } from './learned-files.ts'
-import { isTemporary, type PathSurroundings, within } from './learned-paths.ts'
+import { isTemporary, type PathSurroundings } from './learned-paths.ts'
 import type { Attempt, Connection, Seen } from './observed.ts'
+import { within } from './path-names.ts'
 
 export interface Surroundings extends PathSurroundings {
   /** Of the interfaces of this machine: nothing leads there but a rule for the address itself. */

@@ -1,5 +1,6 @@
 /** A profile held against the files that are there: what it grants must exist, be what it says, and open nothing of ours. */
 import type { Profile } from '../core/sandbox.ts'
+import { baseOf, joined, parentOf, within } from './path-names.ts'
 
 /** What stands at a path, all symbolic links followed. */
 export type FileFact =
@@ -11,6 +12,8 @@ export type FileFact =
 
 export interface FileFacts {
   at(path: string): FileFact
+  /** Where the symbolic links lie that are followed on the way to a path; the folders around each are real. */
+  links(path: string): readonly string[]
 }
 
 export interface PathProblem {
@@ -46,11 +49,13 @@ interface Granted {
  * Everything wrong with the paths of a profile on this host; empty when it can be used.
  *
  * @param protectedPaths absolute paths of the sidecar's own; they need not exist
+ * @param readonly what may be read, and not be changed; without links on the way
  */
 export function checkPaths(
   profile: Profile,
   files: FileFacts,
   protectedPaths: readonly string[],
+  readonly: readonly string[] = [],
 ): readonly PathProblem[] {
   const { read, write } = profile.filesystem
   const granted = [
@@ -67,6 +72,14 @@ export function checkPaths(
     const exposed = exposedBy(path, files, protectedPaths)
     if (exposed !== undefined)
       return problem(`opens ${exposed}, which belongs to the sidecar: grant something beside it`)
+    const target = place[1] === 'write' ? realOrNearest(path, files) : undefined
+    const changed = readonly.find(
+      (own) => target !== undefined && (within(own, target) || within(target, own)),
+    )
+    if (changed !== undefined)
+      return problem(
+        `would let the server change ${changed}, which the sidecar runs or goes by: grant a folder beside it`,
+      )
     if (fact.kind === 'missing')
       return optional ? [] : problem('does not exist: create it, or say optional: true for this path')
     if (fact.kind === 'unreadable')
@@ -101,7 +114,10 @@ export function checkImplied(
   })
 }
 
-/** The first of `protectedPaths` that lies in what is granted with `path`, or around it; links followed and not. */
+/**
+ * The first of `protectedPaths` that lies in what is granted with `path`, or around it; links followed and not. What begins
+ * with the name of a file was made of it: a log that was rotated, a backup.
+ */
 export function exposedBy(
   path: string,
   files: FileFacts,
@@ -109,8 +125,26 @@ export function exposedBy(
 ): string | undefined {
   const open = spellings(path, files)
   return protectedPaths.find((own) =>
-    spellings(own, files).some((each) => open.some((other) => within(each, other) || within(other, each))),
+    hidingPlaces(own, files).some((each) =>
+      open.some((other) => within(each, other) || covers(each, other, files)),
+    ),
   )
+}
+
+/** The first of `protectedPaths` that a path is hidden with. */
+export function hiddenBy(
+  path: string,
+  files: FileFacts,
+  protectedPaths: readonly string[],
+): string | undefined {
+  const open = spellings(path, files)
+  return protectedPaths.find((own) =>
+    hidingPlaces(own, files).some((each) => open.some((other) => covers(each, other, files))),
+  )
+}
+
+function covers(hidden: string, path: string, files: FileFacts): boolean {
+  return within(path, hidden) || (files.at(hidden).kind !== 'folder' && path.startsWith(hidden))
 }
 
 /** Where a path leads; itself where that cannot be seen. */
@@ -118,21 +152,36 @@ export function followed(path: string, files: FileFacts): string {
   return realOf(path, files) ?? path
 }
 
-/**
- * What has to be hidden to hide `protectedPaths`: they themselves and, behind links, what they lead to. Kubernetes swaps
- * the files of a mounted Secret or ConfigMap behind a link named `..data`, so that the folder of such a file goes with it.
- */
+/** What has to be hidden to hide `protectedPaths`; what lies in a hidden folder is hidden with it. */
 export function hiddenPaths(files: FileFacts, protectedPaths: readonly string[]): readonly string[] {
-  const all = protectedPaths.flatMap((path) => {
-    const fact = files.at(path)
-    if (!('real' in fact)) return [path]
-    const folder = parent(path)
-    return fact.real === path || files.at(`${folder}/..data`).kind !== 'folder'
-      ? [path, fact.real]
-      : [folder, fact.real]
-  })
-  // What lies in a hidden folder is hidden with it.
+  const all = protectedPaths.flatMap((path) => hidingPlaces(path, files))
   return [...new Set(all)].filter((path) => !all.some((other) => other !== path && within(path, other)))
+}
+
+/**
+ * What no server may change although it may read it: what the sidecar runs, and the links that lead there or to
+ * `protectedPaths`, since whoever lays another decides what the sidecar reads.
+ *
+ * @param code absolute paths
+ */
+export function readonlyPaths(
+  files: FileFacts,
+  protectedPaths: readonly string[],
+  code: readonly string[],
+): readonly string[] {
+  const laid = [...protectedPaths, ...code].flatMap((path) => files.links(path))
+  return [...new Set([...code.map((path) => followed(path, files)), ...laid])]
+}
+
+/**
+ * A path itself and, behind links, what it leads to. Kubernetes swaps the files of a mounted Secret or ConfigMap behind a
+ * link named `..data`, so that the whole folder of such a file goes with it.
+ */
+function hidingPlaces(path: string, files: FileFacts): readonly string[] {
+  const [, real = path] = spellings(path, files)
+  const folder = parentOf(path)
+  const mounted = real !== path && files.at(joined(folder, '..data')).kind === 'folder'
+  return [...new Set(mounted ? [folder, followed(folder, files), real] : [path, real])]
 }
 
 /** Why a link is not followed; undefined for what is none, or leads nowhere else. */
@@ -149,48 +198,34 @@ function strayLink(
   const escaped = around.find((other) => !within(real, realOf(other, files) ?? other))
   if (escaped !== undefined)
     return `leads to ${real}, out of ${escaped}, which the server may write: name ${real} itself, if that is meant`
-  const folder = realOf(parent(path), files) ?? parent(path)
-  if (real === join(folder, base(path))) return undefined
+  const folder = realOf(parentOf(path), files) ?? parentOf(path)
+  if (real === joined(folder, baseOf(path))) return undefined
   const known = granted.some((other) => {
     const target = other.path === path ? undefined : realOf(other.path, files)
     return target !== undefined && within(real, target)
   })
   // A link right beside its target is how versions are switched. At the top of the file system everything is beside it.
-  if (known || (parent(real) === folder && folder !== '/')) return undefined
+  if (known || (parentOf(real) === folder && folder !== '/')) return undefined
   return `is a symbolic link to ${real}: name that instead, or the folder around both`
 }
 
 function spellings(path: string, files: FileFacts): readonly string[] {
-  const real = realOf(path, files) ?? realOfNearest(path, files)
+  const real = realOrNearest(path, files)
   return real === path ? [path] : [path, real]
+}
+
+function realOrNearest(path: string, files: FileFacts): string {
+  return realOf(path, files) ?? realOfNearest(path, files)
 }
 
 /** Of what does not exist yet: the folder around it, and the rest as it is written. */
 function realOfNearest(path: string, files: FileFacts): string {
-  const folder = parent(path)
+  const folder = parentOf(path)
   if (folder === path) return path
-  return join(realOf(folder, files) ?? realOfNearest(folder, files), base(path))
+  return joined(realOf(folder, files) ?? realOfNearest(folder, files), baseOf(path))
 }
 
 function realOf(path: string, files: FileFacts): string | undefined {
   const fact = files.at(path)
   return 'real' in fact ? fact.real : undefined
-}
-
-/** Whether `inner` is `outer`, or lies below it. */
-function within(inner: string, outer: string): boolean {
-  return inner === outer || inner.startsWith(outer.endsWith('/') ? outer : `${outer}/`)
-}
-
-function parent(path: string): string {
-  const end = path.lastIndexOf('/')
-  return end <= 0 ? '/' : path.slice(0, end)
-}
-
-function base(path: string): string {
-  return path.slice(path.lastIndexOf('/') + 1)
-}
-
-function join(folder: string, name: string): string {
-  return folder === '/' ? `/${name}` : `${folder}/${name}`
 }

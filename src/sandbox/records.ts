@@ -1,5 +1,6 @@
 /** What the launcher is told on descriptor 3: NUL-terminated `key value` records. */
 import type { Profile } from '../core/sandbox.ts'
+import { within } from './path-names.ts'
 
 /** What every program needs to start: sandbox rules of its own must be read by it, or it fails in odd ways. */
 export const baseRead = {
@@ -24,6 +25,10 @@ export interface RecordOptions {
   readonly profile: Profile | undefined
   /** Files and folders of the sidecar that no profile opens. Absolute. */
   readonly hidden: readonly string[]
+  /** What the sidecar runs and goes by, which no profile lets a server change. Absolute, without links. */
+  readonly readonly?: readonly string[] | undefined
+  /** Files and folders of the server's program, without links; undefined: the launcher gives it the folder of the command. */
+  readonly program?: readonly string[] | undefined
   /**
    * Where a granted path leads when its symbolic links are followed, as it was when the configuration was loaded; the
    * launcher then follows none: the server may have made some since. Undefined: the launcher follows them.
@@ -70,17 +75,25 @@ export function policyRecords(options: RecordOptions): Buffer {
 
 type Add = (key: string, value: string | number) => void
 
-function addFiles({ filesystem }: Profile, { hidden, follow }: RecordOptions, add: Add): void {
+function addFiles(
+  { filesystem }: Profile,
+  { hidden, readonly = [], program, follow }: RecordOptions,
+  add: Add,
+): void {
   add('proc', filesystem.proc)
   add('fs', filesystem.scope === 'all' ? 'all' : 'confined')
   // The launcher holds grants against these, too: it sees the files as they are when the server is started.
   for (const path of hidden) add('fs.hide', path)
+  for (const path of readonly) add('fs.readonly', path)
   if (filesystem.scope === 'all') return
   if (follow !== undefined) add('fs.nolinks', 1)
-  add('fs.command', 1)
+  if (program === undefined) add('fs.command', 1)
+  else for (const path of program) add('fs.program?', path)
   const grant = (key: string, path: string): void => add(key, follow?.(path) ?? path)
-  for (const path of baseRead.execute) grant('fs.rx?', path)
-  for (const path of baseRead.data) grant('fs.r?', path)
+  // What nobody asked for is no reason to refuse a start.
+  const open = (path: string): boolean => !hidden.some((own) => within(follow?.(path) ?? path, own))
+  for (const path of baseRead.execute.filter(open)) grant('fs.rx?', path)
+  for (const path of baseRead.data.filter(open)) grant('fs.r?', path)
   for (const path of baseRead.devices) grant('fs.dev?', path)
   for (const { path, execute, optional } of filesystem.read)
     grant(`${execute ? 'fs.rx' : 'fs.r'}${optional ? '?' : ''}`, path)

@@ -8,6 +8,9 @@ import type {
 } from '../core/sandbox.ts'
 import type { LauncherRefusal, LauncherReport } from './status.ts'
 
+/** Why nothing is started, and what would help. */
+export type Refusal = Omit<LauncherRefusal, 'event'>
+
 /** Gaps that make less of a profile than it says. Others are listed and change nothing. */
 export const weakening: ReadonlySet<string> = new Set([
   ...['uid-0', 'nproc-inert', 'proc-all', 'port-only', 'network-open', 'fs-open', 'container-seccomp-off'],
@@ -22,7 +25,7 @@ export const gapTexts: Readonly<Record<string, readonly [meaning: string, advice
   ],
   'proc-all': ['all of /proc can be read: names and arguments of other processes', 'leave out `proc: all`'],
   'port-only': [
-    'any host that listens on the port of the proxy can be reached',
+    'any host that listens on the port of the proxy can be reached, and programs that heed no proxy variables reach nothing else',
     'use a kernel with seccomp user notification, or a NetworkPolicy that blocks that port',
   ],
   'network-open': ['the network is open', 'name hosts in `network.allowHost`'],
@@ -61,7 +64,8 @@ export function enforcementOf(
   profile: Profile | undefined,
   { kernel, mechanisms, verdict: measured }: Pick<LauncherReport, 'kernel' | 'mechanisms' | 'verdict'>,
 ): EnforcementReport {
-  const all = [...own(profile), ...mechanisms]
+  const portOnly = mechanisms.some(({ gaps }) => gaps.includes('port-only'))
+  const all = [...own(profile, portOnly), ...mechanisms]
   const gaps = new Set(all.flatMap((each) => each.gaps))
   const failed = mechanisms.some(({ selfTest }) => selfTest === 'fail')
   const weak = measured === 'weakened' || failed || [...gaps].some((gap) => weakening.has(gap))
@@ -70,10 +74,41 @@ export function enforcementOf(
   return { ...about(profile), verdict, kernel, mechanisms: all }
 }
 
+/**
+ * What of a promise a start does not keep: a mechanism that is missing, a self-test that fails, or a gap that weakens.
+ * Notes do not count: some come with what lies on the disk.
+ */
+export function brokenPromise(
+  promised: EnforcementReport,
+  { mechanisms }: EnforcementReport,
+): Refusal | undefined {
+  const refusal = (mechanism: string, what: string): Refusal => ({
+    mechanism,
+    reason: `${what}, unlike when the sidecar tried it out`,
+    wayOut:
+      'mcp-sidecar doctor shows what holds now; a restart of the sidecar starts the server with that, if the profile can do with it',
+  })
+  const known = new Set(promised.mechanisms.flatMap(({ gaps }) => gaps))
+  for (const { mechanism, active, selfTest } of promised.mechanisms) {
+    const now = mechanisms.find((each) => each.mechanism === mechanism)
+    if (active && now?.active !== true) return refusal(mechanism, `it is missing${because(now)}`)
+    if (selfTest !== 'fail' && now?.selfTest === 'fail') return refusal(mechanism, 'its self-test fails')
+  }
+  for (const { mechanism, gaps } of mechanisms) {
+    const gap = gaps.find((each) => weakening.has(each) && !known.has(each))
+    if (gap !== undefined) return refusal(mechanism, `${gap}: ${gapTexts[gap]?.[0]}`)
+  }
+  return undefined
+}
+
+function because(mechanism: MechanismReport | undefined): string {
+  return mechanism?.reason === undefined ? '' : ` (${mechanism.reason})`
+}
+
 /** Nothing was started. */
 export function refusedBy(
   profile: Profile | undefined,
-  refusal: Omit<LauncherRefusal, 'event'>,
+  refusal: Refusal,
   kernel?: HostFacts,
 ): EnforcementReport {
   const { mechanism, reason, wayOut } = refusal
@@ -102,8 +137,12 @@ function about(
   }
 }
 
-/** What the sidecar does itself. */
-function own(profile: Profile | undefined): readonly MechanismReport[] {
+/**
+ * What the sidecar does itself.
+ *
+ * @param portOnly without a broker nothing leads a resolver to the stub
+ */
+function own(profile: Profile | undefined, portOnly = false): readonly MechanismReport[] {
   const allowlist = profile?.network.mode === 'allowlist'
   const of = (
     mechanism: MechanismReport['mechanism'],
@@ -118,24 +157,29 @@ function own(profile: Profile | undefined): readonly MechanismReport[] {
   return [
     of('env', true, ['environment']),
     of('proxy', allowlist, ['host', 'cidr', 'port', 'address']),
-    of('dns', allowlist, ['names'], ['dns-udp']),
+    {
+      ...of('dns', allowlist && !portOnly, ['names'], ['dns-udp']),
+      requested: allowlist,
+      ...(allowlist && portOnly ? { reason: 'resolvers reach nobody; the proxy looks names up' } : {}),
+    },
   ]
 }
 
 /** The same in few words, for probes and logs. */
-export function enforcementSummary({ verdict, profile, mechanisms, refusal }: EnforcementReport) {
+export function enforcementSummary({ verdict, profile, mechanisms, retiring, refusal }: EnforcementReport) {
   return {
     verdict,
     ...(profile === undefined ? {} : { profile: profile.name, digest: profile.digest }),
     active: mechanisms.filter(({ active }) => active).map(({ mechanism }) => mechanism),
     gaps: [...new Set(mechanisms.flatMap(({ gaps }) => gaps))],
+    ...(retiring === undefined ? {} : { retiring }),
     ...(refusal === undefined ? {} : { refused: `${refusal.mechanism}: ${refusal.reason}` }),
   }
 }
 
 /** A table for people, of lines without a margin. */
 export function reportLines(report: EnforcementReport): string[] {
-  const { verdict, profile, kernel, mechanisms, refusal, notApplied, degraded } = report
+  const { verdict, profile, kernel, program = [], mechanisms, refusal, notApplied, degraded } = report
   const lines = [`verdict   ${verdict}`]
   if (profile !== undefined) lines.push(`profile   ${profile.name} (${profile.digest})`)
   if (kernel !== undefined)
@@ -143,6 +187,7 @@ export function reportLines(report: EnforcementReport): string[] {
       `kernel    ${kernel.release} ${kernel.arch}, Landlock ABI ${kernel.landlockAbi || 'none'}, ` +
         `connect broker ${kernel.userNotify ? 'possible' : 'impossible'}, uid ${kernel.uid}`,
     )
+  for (const each of program) lines.push(`program   ${each}`)
   if (refusal !== undefined) lines.push(`refused   ${refusal.mechanism}: ${refusal.reason}`)
   if (refusal !== undefined && refusal.wayOut !== '') lines.push(`way out   ${refusal.wayOut}`)
   const width = Math.max(...mechanisms.map(({ mechanism }) => mechanism.length))

@@ -10,7 +10,7 @@ import type {
 import { checkHost, LauncherError, probeHost } from './launcher.ts'
 import type { Observation } from './observed.ts'
 import { policyRecords } from './records.ts'
-import { enforcementOf, refusedBy, unenforced } from './report.ts'
+import { brokenPromise, enforcementOf, type Refusal, refusedBy, unenforced } from './report.ts'
 import { type LauncherExit, type LauncherStatus, readStatus } from './status.ts'
 
 export interface SandboxOptions {
@@ -25,7 +25,9 @@ export interface SandboxOptions {
   readonly elsewhere?: ((policy: Buffer) => Promise<string | undefined>) | undefined
   /** Files and folders of the sidecar's own, which no profile opens. Absolute. */
   readonly hidden: readonly string[]
-  /** As of the records. */
+  /** These as of the records. */
+  readonly readonly?: readonly string[] | undefined
+  readonly program?: readonly string[] | undefined
   readonly follow?: ((path: string) => string) | undefined
   /** A stay at the egress proxy for one process; undefined where the profile has no allow-list. */
   readonly admit: (() => EgressChild) | undefined
@@ -87,9 +89,7 @@ export async function createSandbox(options: SandboxOptions): Promise<Sandbox> {
     if (!accepted || couldEnforce(profile, facts))
       throw new Unenforceable(refusedBy(profile, { mechanism: 'launcher', reason, wayOut }, facts))
   }
-  const off = unenforced(profile)
-  options.onReport(off)
-  return new Sandbox({ ...options, launcher: undefined }, facts, off)
+  return new Sandbox({ ...options, launcher: undefined }, facts, unenforced(profile))
 }
 
 /**
@@ -97,7 +97,12 @@ export async function createSandbox(options: SandboxOptions): Promise<Sandbox> {
  * which a server may have brought about.
  */
 function couldEnforce(profile: Profile | undefined, facts: HostFacts | undefined): boolean {
-  return profile !== undefined && facts !== undefined && facts.landlockAbi > 0 && facts.userNotify
+  return profile !== undefined && facts !== undefined && facts.landlockAbi > 0 && mayBroker(facts)
+}
+
+/** Yama may keep everybody without privileges from reading where a caller wants to connect to. */
+function mayBroker({ userNotify, yama = 0 }: HostFacts): boolean {
+  return userNotify && yama < 2
 }
 
 /** What would hold for a server started now. @throws LauncherError */
@@ -158,7 +163,7 @@ function recordsOf(
   return policyRecords({
     ...options,
     proxy,
-    broker: facts?.userNotify ?? true,
+    broker: facts === undefined || mayBroker(facts),
     watched: options.watch !== undefined,
   })
 }
@@ -167,16 +172,20 @@ export class Sandbox implements Confinement {
   readonly #options: SandboxOptions
   readonly #facts: HostFacts | undefined
   #report: EnforcementReport
+  /** What every start has to keep; undefined before anybody could be asked. */
+  #promised: EnforcementReport | undefined
 
   constructor(options: SandboxOptions, facts: HostFacts | undefined, report: EnforcementReport) {
     this.#options = options
     this.#facts = facts
     this.#report = report
+    this.#promised = report.verdict === 'refused' ? undefined : report
   }
 
   /** Of the last start; before the first, of a trial. */
   get report(): EnforcementReport {
-    return this.#report
+    const { program } = this.#options
+    return program === undefined ? this.#report : { ...this.#report, program }
   }
 
   launch(command: readonly string[], env: Readonly<Record<string, string>>): Launch {
@@ -184,20 +193,34 @@ export class Sandbox implements Confinement {
     const launched = launcher !== undefined || elsewhere !== undefined
     const stay = launched ? admit?.() : undefined
     const watch = this.#options.watch?.()
+    if (!launched && profile !== undefined) onReport(this.#report)
     let reason: string | undefined
+    let refused = false
     let pid: number | undefined
-    const status = (line: string): void => {
+    const refuse = (refusal: Refusal): 'end' => {
+      refused = true
+      reason = `it was not started: ${refusal.mechanism}: ${refusal.reason}; ${refusal.wayOut}`
+      this.#report = refusedBy(profile, refusal, this.#facts)
+      onReport(this.#report)
+      return 'end'
+    }
+    const status = (line: string): 'serve' | 'end' | undefined => {
       const event = readStatus(line)
-      if (event.event === 'exit') reason = reasonOf(event)
-      else if (event.event === 'refused') {
-        reason = `it was not started: ${event.mechanism}: ${event.reason}; ${event.wayOut}`
-        this.#report = refusedBy(profile, event, this.#facts)
-        onReport(this.#report)
-      } else if (event.event === 'report') {
+      if (event.event === 'refused') return refuse(event)
+      if (event.event === 'report') {
         pid = event.pid
-        this.#report = enforcementOf(profile, event)
-        onReport(this.#report)
-      } else watch?.(event)
+        const found = enforcementOf(profile, event)
+        this.#promised ??= found
+        const broken = brokenPromise(this.#promised, found)
+        if (broken !== undefined) return refuse(broken)
+        this.#report = found
+        onReport(found)
+        return 'serve'
+      }
+      // How a server ended that was refused is our own doing.
+      if (event.event !== 'exit') watch?.(event)
+      else if (!refused) reason = reasonOf(event)
+      return undefined
     }
     return {
       command:

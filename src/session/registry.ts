@@ -2,8 +2,9 @@ import { randomBytes } from 'node:crypto'
 import { SidecarError } from '../core/errors.ts'
 import type { Outlet } from '../core/exchange.ts'
 import { fingerprint } from '../core/secret.ts'
-import type { Principal, Sessions, Timer, Transport } from '../core/types.ts'
-import { Session, type SessionContext } from './session.ts'
+import type { Pool, Principal, Sessions, Timer, Transport } from '../core/types.ts'
+import type { SessionContext } from './context.ts'
+import { Session } from './session.ts'
 
 export interface RegistryOptions {
   readonly maxSessions: number
@@ -164,6 +165,16 @@ export class Registry implements Sessions {
     for (const session of [...this.#all]) {
       if (trusted(session.principal)) continue
       session.end(new SidecarError('ERR_AUTH_INVALID', { detail: 'its credential was withdrawn' }))
+    }
+  }
+
+  /** What servers may touch has changed: sessions of another than this one end, each with its calls in flight. */
+  retireOthers(server: Pool): void {
+    const changed = new SidecarError('ERR_SESSION_UNKNOWN', {
+      detail: 'what its server may touch has changed',
+    })
+    for (const session of [...this.#all]) {
+      if (session.servedBy !== undefined && session.servedBy !== server) session.retire(changed)
     }
   }
 

@@ -5,9 +5,6 @@ import { localCancellation, localRefusal } from '../core/local.ts'
 import { understandsPriming } from '../core/mcp.ts'
 import type {
   Admitted,
-  Clock,
-  Logger,
-  Metrics,
   Pool,
   Principal,
   SessionHandle,
@@ -17,32 +14,12 @@ import type {
   UpstreamOwner,
 } from '../core/types.ts'
 import { type CallHome, SessionCall } from './call.ts'
+import type { SessionContext } from './context.ts'
 import { Flow, type Target } from './flow.ts'
-import { ModernClients, type ModernContext } from './modern-clients.ts'
+import { ModernClients } from './modern-clients.ts'
 import { Questions } from './questions.ts'
 import type { ReplayBuffer } from './replay.ts'
 import { Streams, type StreamsHome } from './streams.ts'
-
-export interface SessionOptions {
-  /** Bytes a client may leave unread before its server process is slowed down, or its session ends. */
-  readonly queueBytes: number
-  /** Longest message of the server: so much more may be on its way when the limit is reached. */
-  readonly maxMessageBytes: number
-  readonly replayBytes: number
-  /** How long the client has to answer a question of the server. Milliseconds. */
-  readonly inputMs: number
-}
-
-export interface SessionContext {
-  /** The one of the moment: a session that initializes after a reload gets the new server. */
-  readonly pool: () => Pool
-  readonly clock: Clock
-  readonly log: Logger
-  readonly metrics: Metrics
-  readonly options: SessionOptions
-  /** For connections of modern clients. */
-  readonly modern: ModernContext
-}
 
 /** What a session tells its registry. */
 export interface SessionEvents {
@@ -75,6 +52,11 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
   #state: 'new' | 'initializing' | 'ready' | 'ended' = 'new'
   readonly #streams: Streams
   #modern: ModernClients | undefined
+  /** It has asked to hear of resources. */
+  subscribes = false
+  /** Where its process comes from, once it has one. */
+  servedBy: Pool | undefined
+  #retiring: SidecarError | undefined
 
   constructor(
     id: string,
@@ -123,8 +105,11 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
     return this.#calls.length === 0 && !this.#streams.connected
   }
 
-  /** It has asked to hear of resources. */
-  subscribes = false
+  /** Its process is to go: it takes no new request, and ends with its last call. */
+  retire(error: SidecarError): void {
+    this.#retiring ??= error
+    if (this.#calls.length === 0) this.end(error)
+  }
 
   /** No new work is wanted; whoever only listens need not be waited for. */
   endSubscriptions(): void {
@@ -133,6 +118,7 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
 
   request({ message, exchange, deadline }: Admitted): void {
     this.lastUsed = this.#context.clock.now()
+    if (this.#retiring !== undefined) throw this.#retiring
     if (message.method === 'resources/subscribe') this.subscribes = true
     const key = message.idKey as string
     if (this.#call(key) !== undefined) {
@@ -238,6 +224,7 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
     if (call.message.method === 'initialize' && this.#state === 'initializing') {
       this.end(new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'initialize failed' }))
     }
+    if (this.#retiring !== undefined) this.retire(this.#retiring)
   }
 
   get replay(): ReplayBuffer {
@@ -296,11 +283,13 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
 
   #lease(): void {
     try {
+      const pool = this.#context.pool()
+      this.servedBy = pool
       try {
-        this.#upstream = this.#context.pool().lease(this)
+        this.#upstream = pool.lease(this)
       } catch (thrown) {
         if (SidecarError.from(thrown).code !== 'ERR_OVERLOADED' || !this.#events.makeRoom(this)) throw thrown
-        this.#upstream = this.#context.pool().lease(this)
+        this.#upstream = pool.lease(this)
       }
       this.#flow.upstream = this.#upstream
     } catch (thrown) {

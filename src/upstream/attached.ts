@@ -167,18 +167,19 @@ export class AttachedProcess implements ServerProcess {
   #report(line: string): void {
     const launch = this.#launch
     let event: unknown
+    let fate: ReturnType<Launch['status']>
     try {
       const said = JSON.parse(line) as { event?: unknown; pid?: unknown }
       event = said.event
       if (event === 'report' && typeof said.pid === 'number') this.#pid = said.pid
-      launch?.status(line)
+      fate = launch?.status(line)
     } catch (thrown) {
       const { message } = thrown as Error
       if (!this.#running) this.#fail(`a report that cannot be read: ${message}`)
       else this.#context.log.warn({ pid: this.#pid, err: message }, 'the launcher cannot be understood')
       return
     }
-    if (event === 'refused') this.#finish(launch?.reason ?? 'it was not started')
+    if (event === 'refused' || fate === 'end') this.#finish(launch?.reason ?? 'it was not started')
     else if (event === 'report' && !this.#running) {
       this.#running = true
       this.#context.metrics.processStarted()

@@ -112,7 +112,7 @@ export class ModernPool implements StatelessServer, Lifecycle {
       member.lastUsed = this.#context.clock.now()
       return member.process.call(call)
     }
-    const error = this.#closed
+    const error = this.#over
       ? new SidecarError('ERR_UPSTREAM_EXIT', { detail: 'the server is down' })
       : new SidecarError('ERR_OVERLOADED', {
           detail: `${this.#options.maxProcesses} server processes are in use (limits.processes)`,
@@ -125,6 +125,7 @@ export class ModernPool implements StatelessServer, Lifecycle {
   /** Ends with the last call and the last who attends, or at once if there is none. */
   retire(): void {
     this.#retired = true
+    for (const process of this.#all) process.retire()
     this.#endIdle()
   }
 
@@ -139,6 +140,11 @@ export class ModernPool implements StatelessServer, Lifecycle {
     return this.#first === undefined ? members : [this.#first, ...members]
   }
 
+  /** No process is started any more. */
+  get #over(): boolean {
+    return this.#closed || (this.#retired && this.#first === undefined)
+  }
+
   /** Undefined where there is none, and no room for one. */
   #memberOf({ id }: Principal): Member | undefined {
     const key = this.#options.perPrincipal ? id : ''
@@ -146,7 +152,7 @@ export class ModernPool implements StatelessServer, Lifecycle {
   }
 
   #add(key: string): Member | undefined {
-    if (this.#closed) return undefined
+    if (this.#over) return undefined
     if (this.#members.size >= this.#options.maxProcesses && !this.#giveUpOne()) return undefined
     const process =
       this.#first ??

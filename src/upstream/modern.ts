@@ -51,6 +51,7 @@ export class ModernProcess {
   /** Of the process of the moment; undefined if it has no lists that change. */
   #watch: ListWatch | undefined
   #closed = false
+  #retired = false
 
   /**
    * @param first what a probe found, and the process it found it with
@@ -126,6 +127,13 @@ export class ModernProcess {
     return subscription
   }
 
+  /** Serves on with the process that it has; no other is started. */
+  retire(): void {
+    this.#retired = true
+    this.#readiness.close()
+    if (this.#link === undefined && this.#probe === undefined) void this.close()
+  }
+
   async close(): Promise<void> {
     this.#closed = true
     this.#watch?.stop()
@@ -152,12 +160,18 @@ export class ModernProcess {
       this.#probe = undefined
       const curious = this.#curious
       this.#curious = []
-      if (result.era === 'legacy' || this.#closed) {
+      // What answered may be gone already, and its place is then for another process.
+      const over = this.#closed || (this.#retired && (result.era === 'legacy' || result.link === undefined))
+      if (result.era === 'legacy' || over) {
         const detail = result.era === 'legacy' ? result.reason : 'it is being stopped'
         const error = new SidecarError('ERR_UPSTREAM_EXIT', { detail })
         for (const { reject } of curious) reject(error)
         this.#waiting.fail(error)
-        if (this.#closed) return
+        if (over) {
+          this.#closed = true
+          this.#endAll(error)
+          return
+        }
         this.#readiness.down(detail)
         if (result.era === 'legacy' && result.certain) this.#onLegacy(detail)
         return
@@ -209,6 +223,7 @@ export class ModernProcess {
     this.#link = undefined
     this.#watch?.stop()
     this.#watch = undefined
+    if (this.#retired) this.#closed = true
     if (this.#closed) this.#endAll(error)
     else this.#readiness.down(error.detail ?? error.code)
   }

@@ -103,7 +103,9 @@ export class PerSessionPool implements ServerPool {
     this.#spareTimer?.cancel()
     this.#probeTimer?.cancel()
     this.#readiness.close()
-    for (const spare of this.#spares) void spare.stop()
+    void this.#probeLink?.stop()
+    // Nobody takes one any more, not even on its way out.
+    for (const spare of this.#spares.splice(0)) void spare.stop()
   }
 
   async close(): Promise<void> {

@@ -60,8 +60,13 @@ export const patience = {
   termMs: 3000,
   /** How long an exit code is waited for after stdout ended, and pipes for after the exit. */
   settleMs: 300,
+  /**
+   * From the request to end the tree until a launcher that is still there is killed itself. It takes the tree along only
+   * while it lives, and gives it 10 s in which the kernel may hold some of it in a wait: one that takes longer hangs.
+   */
+  launcherMs: 20_000,
 } as const
-const { eofMs, termMs, settleMs } = patience
+const { eofMs, termMs, settleMs, launcherMs } = patience
 
 const statusLineBytes = 64 * 1024
 
@@ -83,6 +88,8 @@ export class SpawnedProcess implements ServerProcess {
   #ended = false
   #stopping = false
   #exited = false
+  /** Its launcher has not reported yet. */
+  #held = false
 
   /** @param onEnd calls once when the process can no longer serve: it exited, closed stdout or never started */
   constructor(what: ServerCommand, context: ProcessContext, onEnd: (reason: string) => void) {
@@ -105,9 +112,13 @@ export class SpawnedProcess implements ServerProcess {
     if (launch?.policy !== undefined) this.#instruct(launch, launch.policy, stdio)
     this.stdin = stdin ?? new PassThrough()
     this.stdout = stdout ?? new PassThrough()
+    // What is written meanwhile waits: a server whose launcher enforces less than it should gets no message.
+    this.#held = launch?.policy !== undefined
+    if (this.#held) this.stdin.cork()
     this.#stderr = new StderrLines(what.stderr ?? 'log', context, () => this.pid)
     if (child.pid !== undefined) {
-      context.reaper.add(child.pid)
+      // A launcher sees for itself that the sidecar is gone. Killed at its work, it would leave the tree behind.
+      if (launch?.policy === undefined) context.reaper.add(child.pid)
       context.metrics.processStarted()
     }
     this.stdin.on('error', () => {})
@@ -169,7 +180,8 @@ export class SpawnedProcess implements ServerProcess {
     if (this.#stopping || this.#exited) return this.gone
     this.#stopping = true
     const { clock } = this.#context
-    this.stdin.end()
+    if (this.#held) this.stdin.destroy()
+    else this.stdin.end()
     // Unread output must not keep the process from ending.
     this.stdout.resume()
     const steps = [
@@ -178,12 +190,20 @@ export class SpawnedProcess implements ServerProcess {
     ]
     // A launcher ends its whole tree, and then itself.
     if (this.#launch?.policy !== undefined) {
-      steps.push(clock.after(eofMs + termMs + settleMs * 3, () => this.killGroup('SIGKILL')))
+      steps.push(clock.after(eofMs + termMs + launcherMs, () => this.#killLauncher()))
     }
     void this.gone.then(() => {
       for (const step of steps) step.cancel()
     })
     return this.gone
+  }
+
+  #killLauncher(): void {
+    this.#context.log.error(
+      { pid: this.pid },
+      'the launcher does not end and is killed; processes that the server started may be left',
+    )
+    this.killGroup('SIGKILL')
   }
 
   #kill(): void {
@@ -212,12 +232,27 @@ export class SpawnedProcess implements ServerProcess {
     status?.on('data', (chunk: Buffer) => {
       reader.push(chunk, (line) => {
         try {
-          if ('bytes' in line) launch.status(line.bytes.toString())
+          if (!('bytes' in line)) throw new Error(`a line of ${line.overlongBytes} bytes`)
+          const fate = launch.status(line.bytes.toString())
+          if (fate === 'end') this.#refuse(launch.reason ?? 'it was not started')
+          else if (fate === 'serve' && this.#held) {
+            this.#held = false
+            this.stdin.uncork()
+          }
         } catch (thrown) {
-          log.warn({ pid: this.pid, err: (thrown as Error).message }, 'the launcher cannot be understood')
+          const { message } = thrown as Error
+          log.warn({ pid: this.pid, err: message }, 'the launcher cannot be understood')
+          if (this.#held) this.#refuse(`its launcher cannot be understood: ${message}`)
         }
       })
     })
+  }
+
+  /** It gets nothing of what was meant for it. */
+  #refuse(reason: string): void {
+    this.stdin.destroy()
+    this.#kill()
+    this.#end(reason)
   }
 
   #end(reason: string): void {

@@ -19,7 +19,7 @@ for id in $groups; do kill -s KILL -- "-$id" 2>/dev/null; done
 `
 
 /**
- * Ends the process groups of the servers when the sidecar itself is killed with SIGKILL and can do nothing any
+ * Ends the process groups of servers without a launcher when the sidecar itself is killed with SIGKILL and can do nothing any
  * more. A shell of about a megabyte in a session of its own, so that neither a terminal's Ctrl-C nor a kill of the
  * sidecar's group ends it first.
  */

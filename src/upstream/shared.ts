@@ -85,9 +85,12 @@ export class SharedPool implements ServerPool, CallPool {
     return lease
   }
 
+  /** Restarts nothing any more: whoever still uses it when its process ends begins anew, on the next server. */
   retire(): void {
     this.#retired = true
+    this.#readiness.close()
     if (this.#leases.size === 0) void this.close()
+    else if (this.#link === undefined) this.#endLeases('the server is down')
   }
 
   async close(): Promise<void> {
@@ -209,7 +212,14 @@ export class SharedPool implements ServerPool, CallPool {
     }
     this.#asked.clear()
     this.#waiting.fail(new SidecarError('ERR_UPSTREAM_EXIT', { detail: reason }))
-    if (!this.#closed) this.#readiness.down(reason)
+    if (this.#retired) this.#endLeases(reason)
+    else if (!this.#closed) this.#readiness.down(reason)
+  }
+
+  #endLeases(reason: string): void {
+    void this.close()
+    const error = new SidecarError('ERR_UPSTREAM_EXIT', { detail: reason })
+    for (const lease of [...this.#leases]) lease.owner.onEnd(error)
   }
 
   #onRequest(link: Link, message: Message): void {

@@ -54,6 +54,23 @@ t.test('an address other machines can reach needs a choice of permissions', asyn
   t.match(await problems('auth: none\n', { host: '0.0.0.0' }), [{ where: '--host' }])
 })
 
+t.test('where a choice of permissions is required, no address does without', async (t) => {
+  const message =
+    'a choice is required here, and nothing says what the server may touch: choose --permissions none, network, full-access or the file of a profile'
+  t.same(await problems('requirePermissions: true\n'), [{ where: 'c.yaml:1:21', message }])
+  t.same(await problems('requirePermissions: true\npermissions: none\n'), [])
+  const variable = 'MCP_SIDECAR_REQUIRE_PERMISSIONS'
+  const input = { flags: {}, cwd: '/', command: ['node'] }
+  const refusal = new ConfigError([{ where: variable, message }])
+  await t.rejects(loadConfig({ ...input, env: { [variable]: 'true' } }), refusal)
+  const { config } = await loadConfig({
+    ...input,
+    env: { [variable]: 'true' },
+    flags: { permissions: 'none' },
+  })
+  t.notOk('requirePermissions' in config, 'it says nothing beyond that')
+})
+
 t.test('the profile of an MCPServer is such a choice', async (t) => {
   const config = 'auth: none\nlisten: { host: 0.0.0.0 }\n'
   const found = (profile: string): Promise<string[]> =>

@@ -145,24 +145,36 @@ async function checkSettings() {
     assert.doesNotMatch(stderr, /--auth/)
   })
 
-  await check('it listens on every address, unless there is a configuration file to say where', async () => {
-    const validated = async (flags, args) => {
-      const { code, stdout, stderr } = await runToEnd(image, flags, ['validate', ...args])
-      assert.equal(code, 0, stderr)
-      return /^listen\.host +(\S+)/m.exec(stdout)[1]
-    }
-    const choices = ['--auth', 'none', '--permissions', 'none']
-    assert.equal(await validated([], [...choices, '--', 'node', '--config', 'x']), '0.0.0.0')
+  await check(
+    'it listens on every address, unless there is a configuration file to say where; permissions are asked for either way',
+    async () => {
+      const validated = async (flags, args) => {
+        const { code, stdout, stderr } = await runToEnd(image, flags, ['validate', ...args])
+        assert.equal(code, 0, stderr)
+        return /^listen\.host +(\S+)/m.exec(stdout)[1]
+      }
+      const choices = ['--auth', 'none', '--permissions', 'none']
+      assert.equal(await validated([], [...choices, '--', 'node', '--config', 'x']), '0.0.0.0')
 
-    const file = join(work, 'config.yaml')
-    const text = 'server: { command: [node, server.mjs] }\nlisten: { host: 127.0.0.1 }\nauth: none\n'
-    writeFileSync(file, text, { mode: 0o644 })
-    const mount = ['--volume', `${file}:/etc/config.yaml:ro`]
-    const variable = ['--env', 'MCP_SIDECAR_CONFIG=/etc/config.yaml']
-    assert.equal(await validated(mount, ['--config', '/etc/config.yaml']), '127.0.0.1')
-    assert.equal(await validated(mount, ['--config=/etc/config.yaml']), '127.0.0.1')
-    assert.equal(await validated([...mount, ...variable], []), '127.0.0.1')
-  })
+      const file = join(work, 'config.yaml')
+      const text = 'server: { command: [node, server.mjs] }\nlisten: { host: 127.0.0.1 }\nauth: none\n'
+      writeFileSync(file, `${text}permissions: none\n`, { mode: 0o644 })
+      const mount = ['--volume', `${file}:/etc/config.yaml:ro`]
+      const variable = ['--env', 'MCP_SIDECAR_CONFIG=/etc/config.yaml']
+      assert.equal(await validated(mount, ['--config', '/etc/config.yaml']), '127.0.0.1')
+      assert.equal(await validated(mount, ['--config=/etc/config.yaml']), '127.0.0.1')
+      assert.equal(await validated([...mount, ...variable], []), '127.0.0.1')
+
+      writeFileSync(file, text, { mode: 0o644 })
+      const { code, stderr } = await runToEnd(image, mount, ['--config', '/etc/config.yaml'])
+      assert.notEqual(code, 0)
+      assert.match(stderr, /nothing says what the server may touch: choose --permissions none/)
+      assert.equal(
+        await validated([...mount, ...permissions('none')], ['--config', '/etc/config.yaml']),
+        '127.0.0.1',
+      )
+    },
+  )
 }
 
 /** The example of deploy/compose, run with podman's flags for what its compose file says. */

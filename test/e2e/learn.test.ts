@@ -1,10 +1,13 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { type AddressInfo, createServer } from 'node:net'
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer as createHttpsServer } from 'node:https'
+import { type AddressInfo, createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
+import { maskedBuild } from '../escape/build.ts'
 import { type Call, client, type Place, placeFor, run, start, uids } from '../support/learning.ts'
+import { authority } from '../support/pki.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const filesystemServer = join(root, 'node_modules/@modelcontextprotocol/server-filesystem/dist/index.js')
@@ -115,6 +118,38 @@ for (const uid of uids) {
     t.equal(await call('read', { path: secret }), 'EACCES')
     await confined.stop()
   })
+
+  t.test(`a host that is fetched from by name over TLS is learned, as uid ${uid}`, skip, async (t) => {
+    const place = placeFor(t, uid)
+    const root = authority('Learn Test CA')
+    const ca = file(place, join(folder(place, 'own'), 'ca.pem'), root.certificate)
+    const site = (names: string): Server => {
+      const { chain, key } = root.issue({ cn: names, dns: [names], usage: 'server' })
+      return createHttpsServer({ cert: chain, key }, (request, response) =>
+        response.end(`${request.headers.host} over TLS`),
+      )
+    }
+    const port = await listening(t, site('allowed.test'), '127.0.0.2')
+    await listening(t, site('other.test'), '127.0.0.3', port)
+    const names = { 'allowed.test': ['127.0.0.2'], 'other.test': ['127.0.0.3'] }
+    const server = [process.execPath, connectingServer]
+    const [url, other] = ['allowed.test', 'other.test'].map((name) => `https://${name}:${port}/`)
+    const session = async (call: Call): Promise<void> => {
+      t.equal(await call('fetch', { url, ca }), `allowed.test:${port} over TLS`)
+    }
+    const { profile, text } = await learned(t, place, server, session, names)
+    t.match(text, `    allowHost:\n      # 1 connection to port ${port}\n      - allowed.test\n`)
+    t.match(text, `    allowPort:\n      # allowed.test\n      - ${port}\n`)
+    t.notMatch(text, 'other.test')
+    t.match(text, `run by uid ${uid}`)
+
+    const confined = await start(t, place, [...ports, '--permissions', profile, '--', ...server], { names })
+    const call = await client(confined.url)
+    await session(call)
+    t.equal(await call('fetch', { url: other, ca }), 'ENOTFOUND')
+    t.equal(await call('fetch', { url: `https://127.0.0.3:${port}/`, ca }), 'EACCES')
+    await confined.stop()
+  })
 }
 
 /** Says its name to whoever connects, and its port to the test. */
@@ -123,6 +158,10 @@ async function greeter(t: Test, host: string, name: string, port = 0): Promise<n
     socket.on('error', () => {})
     socket.end(name)
   })
+  return await listening(t, server, host, port)
+}
+
+async function listening(t: Test, server: Server, host: string, port = 0): Promise<number> {
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject).listen({ host, port }, resolve)
   })
@@ -184,6 +223,25 @@ t.test(
     t.match(refused, { code: 1, stdout: '', stderr: /cannot be watched here: broker: another listener/ })
     const plain = await run(place, args)
     t.equal(plain.code, 0, 'without it the same works')
+  },
+)
+
+t.test(
+  'where the kernel lets nobody watch a process, learning is refused with a way out',
+  skip,
+  async (t) => {
+    const place = placeFor(t, uids[0] as number)
+    const output = join(place.folder, 'profile.yaml')
+    const program = maskedBuild(join(root, 'dist'), join(place.folder, 'masked'), 'test.no-notify 1')
+    chmodSync(place.folder, 0o755)
+    const args = ['learn', '--for', '300ms', '--output', output, ...ports, '--']
+    const refused = await run(place, [...args, process.execPath, connectingServer], { program })
+    t.match(refused, {
+      code: 1,
+      stderr:
+        /cannot be watched here: broker: this kernel has no seccomp user notification; learn on Linux 5\.9/,
+    })
+    t.notOk(existsSync(output), 'no profile that misses what was not seen')
   },
 )
 

@@ -1,10 +1,19 @@
 /** Permission profiles through the whole sidecar. What a server may try is in test/escape; here is what people see. */
-import { mkdirSync, realpathSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import tap, { type Test } from 'tap'
 import { startReport } from '../../src/report.ts'
 import { findLauncher } from '../../src/sandbox/launcher.ts'
+import { placeFor, start, uids } from '../support/learning.ts'
 import { scriptedServer, startTestSidecar, type TestSidecar, until } from '../support/sidecar.ts'
 import { call, openSession, post, send } from '../support/wire.ts'
 
@@ -138,3 +147,81 @@ tap.test('what a server tries to reach is counted, logged and refused', { skip }
     text === 'the server was kept from connecting' && fields['host'] === '127.0.0.1'
   t.ok(sidecar.logs.some(kept))
 })
+
+for (const uid of uids)
+  tap.test(
+    `the first try with the strictest profile starts, as uid ${uid}: a script, its package, nothing of the sidecar in it`,
+    { skip },
+    async (t) => {
+      const place = placeFor(t, uid)
+      for (const name of ['app', 'app/src', 'app/node_modules', 'app/node_modules/dep', 'other']) {
+        mkdirSync(join(place.folder, name))
+        place.own(join(place.folder, name))
+      }
+      const put = (path: string, text: string): string => {
+        const file = join(place.folder, path)
+        writeFileSync(file, text)
+        return place.own(file)
+      }
+      put('app/package.json', JSON.stringify({ name: 'app', type: 'module' }))
+      put('app/node_modules/dep/package.json', JSON.stringify({ name: 'dep', main: 'main.cjs' }))
+      put('app/node_modules/dep/main.cjs', 'module.exports = 1')
+      const script = put('app/src/server.js', `import 'dep'\nimport './attacker.mjs'\n`)
+      for (const name of ['attacker-server.mjs', 'probes.mjs'])
+        put(`app/src/${name.replace('-server', '')}`, readFileSync(join(dirname(attacker), name), 'utf8'))
+      const files = [
+        put('app/data.txt', 'x'),
+        put('app/sidecar.yaml', 'log: { level: info }\n'),
+        put('other/file', 'x'),
+      ]
+      const flags = [
+        '--port',
+        '0',
+        '--admin-port',
+        '0',
+        '--config',
+        files[1] as string,
+        '--permissions',
+        'none',
+      ]
+      const { url } = await start(t, place, [...flags, '--', process.execPath, script])
+      const tried = await post(
+        url,
+        call(1, 'eval', { code: outcomesOf('readFileSync', files) }),
+        await openSession(url),
+      )
+      t.match(tried.body, /ok EACCES EACCES/)
+    },
+  )
+
+tap.test('no profile lets a server change what enforces it', { skip }, async (t) => {
+  const root = fileURLToPath(new URL('../..', import.meta.url)).slice(0, -1)
+  const { file } = world(t, () => ({ filesystem: { read: [scriptedServer], write: [join(root, 'src')] } }))
+  const refused = startTestSidecar(t, { command: [...plain, scriptedServer], flags: { permissions: file } })
+  await t.rejects(refused, /\/src would let the server change/)
+
+  const { url } = await startTestSidecar(t, {
+    command: [...plain, attacker],
+    flags: { permissions: 'full-access' },
+  })
+  const session = await openSession(url)
+  const own = [
+    'src/main.ts',
+    'package.json',
+    'node_modules/zod/package.json',
+    'dist/launcher/mcp-sidecar-launcher',
+  ]
+  const files = [...own.map((path) => join(root, path)), process.execPath]
+  const read = await post(url, call(1, 'eval', { code: outcomesOf('readFileSync', files) }), session)
+  t.match(read.body, /ok ok ok ok ok/)
+  // Opened, not changed: the sidecar under test is the one in this folder.
+  const written = await post(url, call(2, 'eval', { code: outcomesOf('openSync', files, 'a') }), session)
+  t.match(written.body, /EACCES EACCES EACCES E\w+ E\w+/)
+  const moved = `try { require('fs').renameSync(${JSON.stringify(join(root, 'src/core'))}, ${JSON.stringify(join(root, 'src/core-moved'))}); return 'ok' } catch (error) { return error.code }`
+  t.match((await post(url, call(3, 'eval', { code: moved }), session)).body, /EACCES/)
+})
+
+/** Code that tells for each file what came of opening it. */
+function outcomesOf(how: string, files: readonly string[], flag = 'r'): string {
+  return `return ${JSON.stringify(files)}.map((file) => { try { require('fs').${how}(file, ${JSON.stringify(how === 'openSync' ? flag : null)}); return 'ok' } catch (error) { return error.code } }).join(' ')`
+}

@@ -32,7 +32,7 @@ export interface Programs {
 }
 
 /** Programs of one file; all others together are the attempts. */
-const alone = ['victim.c', 'capped-launcher.c']
+const alone = ['victim.c', 'masked-launcher.c']
 
 /**
  * ESCAPE_PROGRAMS names a folder that has them already: for machines without a compiler, such as a container.
@@ -82,12 +82,13 @@ export function compileInto(folder: string): void {
 }
 
 /**
- * A copy of what was built whose launcher sees an older Landlock.
+ * A copy of what was built whose launcher sees less of the kernel than there is.
  *
  * @param folder does not exist yet
+ * @param record of the launcher's test build, such as `test.abi 3`
  * @returns the program to start
  */
-export function cappedBuild(dist: string, folder: string, abi: number): string {
+export function maskedBuild(dist: string, folder: string, record: string): string {
   const launchers = join(folder, 'dist', 'launcher')
   cpSync(dist, join(folder, 'dist'), { recursive: true })
   cpSync(join(dist, '..', 'package.json'), join(folder, 'package.json'))
@@ -95,8 +96,8 @@ export function cappedBuild(dist: string, folder: string, abi: number): string {
   const real = join(launchers, 'mcp-sidecar-launcher-test')
   const out = join(launchers, 'mcp-sidecar-launcher')
   rmSync(out)
-  const defines = [`-DLAUNCHER="${real}"`, `-DABI=${abi}`]
-  const source = join(fixtures, 'capped-launcher.c')
+  const defines = [`-DLAUNCHER="${real}"`, `-DRECORD="${record}"`]
+  const source = join(fixtures, 'masked-launcher.c')
   execFileSync(compiler, ['-O1', '-static', '-Wall', '-Wextra', '-Werror', ...defines, '-o', out, source], {
     stdio: 'pipe',
   })

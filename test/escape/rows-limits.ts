@@ -94,7 +94,9 @@ async function memoryInNode({ sidecar }: Place): Promise<string> {
   if (sidecar === undefined) return 'ok'
   const session = await sidecar.open()
   const outcome = await session.outcome(
-    `const all = []; for (let i = 0; i < 30; i++) all.push(new Uint8Array(50e6).fill(1)); return 'ok'`,
+    // Held for longer than the second between two looks of the watchdog.
+    `const all = []; for (let i = 0; i < 30; i++) all.push(new Uint8Array(50e6).fill(1));
+     await new Promise((go) => setTimeout(go, 1500)); return all.length === 30 ? 'ok' : 'lost'`,
   )
   await session.close()
   return outcome

@@ -12,18 +12,22 @@ const without = [51]
 
 // Linux 5.15, 6.2 and 6.10: without rename and truncate rules, without TCP rules, without scopes.
 for (const abi of [1, 3, 5]) {
-  t.test(`a server cannot leave its sandbox with Landlock ABI ${abi}`, { skip: reason }, async (t) => {
-    await attemptAll(
-      uid,
-      {
-        found: ({ row, title, verdict, outcome }) => {
-          if (verdict === 'reported') t.pass(`${row} ${title}: not enforceable, and reported as ${outcome}`)
-          else t.ok(verdict === 'held', `${row} ${title}: ${outcome}`)
+  t.test(
+    `a server cannot leave its sandbox with Landlock ABI ${abi}`,
+    { skip: reason ?? false },
+    async (t) => {
+      await attemptAll(
+        uid,
+        {
+          found: ({ row, title, verdict, outcome }) => {
+            if (verdict === 'reported') t.pass(`${row} ${title}: not enforceable, and reported as ${outcome}`)
+            else t.ok(verdict === 'held', `${row} ${title}: ${outcome}`)
+          },
+          check: (ok, title, details) => t.ok(ok, ok ? title : `${title}: ${details}`),
+          note: (text) => t.comment(text),
         },
-        check: (ok, title, details) => t.ok(ok, ok ? title : `${title}: ${details}`),
-        note: (text) => t.comment(text),
-      },
-      { abi, without, profiles: ['main', 'none', 'proc', 'full'] },
-    )
-  })
+        { abi, without, profiles: ['main', 'none', 'proc', 'full'] },
+      )
+    },
+  )
 }

@@ -16,7 +16,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ProfileName } from './attempt.ts'
-import { buildPrograms, built, cappedBuild, fixtures } from './build.ts'
+import { buildPrograms, built, fixtures, maskedBuild } from './build.ts'
 import { type Listeners, openListeners } from './listeners.ts'
 import { profiles } from './profiles.ts'
 import { Victim } from './victim.ts'
@@ -171,7 +171,10 @@ export async function makeWorld(uid: number, abi?: number): Promise<World> {
     uid,
     identity,
     abi,
-    sidecar: abi === undefined ? built : cappedBuild(join(built, '..', '..'), join(base, 'capped'), abi),
+    sidecar:
+      abi === undefined
+        ? built
+        : maskedBuild(join(built, '..', '..'), join(base, 'capped'), `test.abi ${abi}`),
     listeners,
     victim,
     profile: (name) => {

@@ -300,7 +300,185 @@ for (const uid of uids) {
         [at('program')],
         { uid },
       )
-      t.ok(mechanism(beside.status[0], 'landlock.fs').gaps.includes('exec-writable'))
+      t.notOk(
+        mechanism(beside.status[0], 'landlock.fs').gaps.includes('exec-writable'),
+        'the folder of the command is no reason to run what was written in it',
+      )
+      writeFileSync(at('write/program'), '#!/bin/sh\n', { mode: 0o755 })
+      const inside = await launched(
+        t,
+        [...confined, 'fs.command 1', `fs.rw ${at('write')}`],
+        [at('write/program')],
+        { uid },
+      )
+      t.equal(inside.code, 0)
+      t.ok(mechanism(inside.status[0], 'landlock.fs').gaps.includes('exec-writable'))
+    })
+
+    t.test('a grant below a protected folder is refused, wherever a link to it lies', async (t) => {
+      const { at } = folders(t, uid)
+      symlinkSync(at('secret/deep'), at('link'))
+      writeFileSync(at('secret/file.1'), 'rotated')
+      for (const [hidden, record, path] of [
+        ['secret', `fs.r ${at('secret/deep')}`, 'secret'],
+        ['secret', `fs.r? ${at('secret/deep/file')}`, 'secret'],
+        ['secret', `fs.r ${at('link')}`, 'secret'],
+        ['secret/file', `fs.r ${at('secret/file.1')}`, 'secret/file'],
+      ] as const) {
+        const hide = `fs.hide ${at(hidden)}`
+        const { code, out, status } = await launched(t, [...confined, hide, record], shell('echo ran'), {
+          uid,
+        })
+        t.same([code, out], [126, ''])
+        const reason = `${record} belongs to the protected path ${at(path)}`.replace('fs.r?', 'fs.r')
+        t.match(status, [
+          { event: 'refused', mechanism: 'landlock.fs', reason: reason.replace(/ belongs/, ': belongs') },
+        ])
+      }
+    })
+
+    t.test('what is made of a hidden file is hidden with it', async (t) => {
+      const { at } = folders(t, uid)
+      for (const name of ['log', 'log.1', 'log-2026.gz', 'lo'])
+        writeFileSync(at(`read/${name}`), `in ${name};`)
+      const records = ['v 1', 'fs all', 'net none', 'filter on', 'proc self', `fs.hide ${at('read/log')}`]
+      const { out, err } = await launched(
+        t,
+        records,
+        shell(`cd ${at('read')}; cat log log.1 log-2026.gz lo; mv log.1 other`),
+        { uid },
+      )
+      t.equal(out, 'in lo;')
+      t.equal(err.match(/Permission denied/g)?.length, 4, err)
+    })
+
+    t.test(
+      'what is kept from being changed is read and run, and neither it nor the way to it is replaced',
+      async (t) => {
+        const { at } = folders(t, uid)
+        for (const name of ['code', 'code/dist', 'code/beside']) {
+          mkdirSync(at(name))
+          chmodSync(at(name), 0o777)
+        }
+        writeFileSync(at('code/dist/main'), '#!/bin/sh\necho runs\n')
+        chmodSync(at('code/dist/main'), 0o777)
+        symlinkSync(at('code/dist'), at('write/way'))
+        const records = [
+          'v 1',
+          'fs all',
+          'net none',
+          'filter on',
+          'proc self',
+          `fs.readonly ${at('code/dist')}`,
+        ]
+        const { out, err } = await launched(
+          t,
+          [...records, `fs.readonly ${at('write/way')}`],
+          shell(`${at('code/dist/main')}; echo x >> ${at('code/dist/main')}; rm ${at('code/dist/main')}; echo x > ${at('code/dist/new')};
+               mv ${at('code/dist')} ${at('code/beside/dist')}; mv ${at('code')} ${at('moved')}; mv ${at('code')} ${at('read/code')};
+               rm ${at('write/way')}; mv ${at('write')} ${at('read/write')}; echo x > ${at('code/new')};
+               ls ${at('code')}; echo fine > ${at('code/beside/new')} && cat ${at('code/beside/new')}; echo more >> ${at('write/file')} && cat ${at('write/file')}`),
+          { uid },
+        )
+        t.equal(out, 'runs\nbeside\ndist\nfine\nin writemore\n')
+        t.equal(err.trim().split('\n').length, 9, err)
+        t.equal(readFileSync(at('code/dist/main'), 'utf8'), '#!/bin/sh\necho runs\n')
+        t.ok(existsSync(at('write/way')))
+      },
+    )
+
+    t.test('a write path at, around or below it is refused, and a read path is not', async (t) => {
+      const { root, at } = folders(t, uid)
+      symlinkSync(at('secret'), at('link'))
+      const keep = [`fs.readonly ${at('secret')}`, `fs.readonly ${at('link')}`]
+      for (const [path, own] of [
+        [at('secret'), at('secret')],
+        [at('secret/deep'), at('secret')],
+        [at('link'), at('secret')],
+        [root, at('secret')],
+      ] as const) {
+        const { code, status } = await launched(
+          t,
+          [...confined, ...keep, `fs.rw ${path}`],
+          shell('echo ran'),
+          { uid },
+        )
+        t.equal(code, 126)
+        const reason = `fs.rw ${path}: would let the server change ${own}, which belongs to the sidecar`
+        t.match(status, [{ event: 'refused', mechanism: 'landlock.fs', reason }])
+      }
+      const read = await launched(
+        t,
+        [...confined, ...keep, `fs.r ${root}`],
+        shell(`cat ${at('secret/file')}`),
+        { uid },
+      )
+      t.equal(read.out, 'in secret')
+    })
+
+    t.test(
+      'a program has its folder, but what is hidden in it, and runs nothing that was written',
+      async (t) => {
+        const { root, at } = folders(t, uid)
+        writeFileSync(at('main'), '#!/bin/sh\necho ran\n', { mode: 0o755 })
+        writeFileSync(at('conf.yaml'), 'secret')
+        writeFileSync(at('write/made'), '#!/bin/sh\necho made\n', { mode: 0o755 })
+        const records = [
+          ...confined,
+          `fs.program ${root}`,
+          `fs.hide ${at('conf.yaml')}`,
+          `fs.rw ${at('write')}`,
+        ]
+        const script = `${at('main')}; cat ${at('read/file')}; cat ${at('conf.yaml')}; ${at('write/made')}; ls ${root}; echo > ${at('read/new')}`
+        const { out, err, status } = await launched(t, records, shell(script), { uid })
+        t.equal(out, 'ran\nin readconf.yaml\nmain\nread\nsecret\nwrite\n')
+        t.equal(err.match(/Permission denied/g)?.length, 3, err)
+        t.notOk(mechanism(status[0], 'landlock.fs').gaps.includes('exec-writable'))
+        const folder = await launched(
+          t,
+          [...records, `fs.hide ${at('secret')}`],
+          shell(`ls ${root}; ls ${at('secret')}; cat ${at('read/file')}`),
+          { uid },
+        )
+        t.equal(folder.out, 'in read', 'names in a hidden folder do not show')
+        const whole = await launched(
+          t,
+          [...confined, `fs.program ${at('secret/deep')}`, `fs.hide ${at('secret')}`],
+          shell(`cat ${at('secret/deep/file')}`),
+          { uid },
+        )
+        t.same([whole.code, whole.out], [1, ''], 'what is hidden stays hidden')
+      },
+    )
+
+    t.test('a link that the server may have laid is not followed out of where it writes', async (t) => {
+      const { at } = folders(t, uid)
+      mkdirSync(at('write/v1'))
+      writeFileSync(at('write/v1/file'), 'in v1')
+      symlinkSync(at('write/v1'), at('write/inside'))
+      symlinkSync(at('secret'), at('write/outside'))
+      symlinkSync(at('write/outside'), at('way'))
+      symlinkSync(at('write/outside/program'), at('write/program'))
+      writeFileSync(at('secret/program'), '#!/bin/sh\necho ran\n', { mode: 0o755 })
+      const records = [...confined, `fs.rw ${at('write')}`]
+      const good = await launched(
+        t,
+        [...records, `fs.r ${at('write/inside')}`],
+        shell(`cat ${at('write/inside/file')}`),
+        { uid },
+      )
+      t.equal(good.out, 'in v1')
+      for (const path of [at('write/outside'), at('write/outside/deep'), at('way')]) {
+        const { code, status } = await launched(t, [...records, `fs.r? ${path}`], shell('echo ran'), { uid })
+        t.equal(code, 126, path)
+        t.match(
+          status[0].reason,
+          /^fs\.r .*: leads to .*\/secret.*, out of .*\/write, which the server may write$/,
+        )
+      }
+      const command = await launched(t, [...records, 'fs.command 1'], [at('write/program')], { uid })
+      t.same([command.code, command.out], [126, ''])
+      t.match(command.status[0].reason, /^fs\.command .*: leads to .*\/secret/)
     })
   })
 }

@@ -1,12 +1,23 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, copyFileSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
+import type { Readable, Writable } from 'node:stream'
 import t, { type Test } from 'tap'
 import {
   alive,
   bare,
   childrenOf,
+  compiled,
   confined,
   type Launched,
   launch,
@@ -23,6 +34,7 @@ if (noLauncher !== undefined) {
   process.exit(0)
 }
 
+const trees = compiled(t, 'trees')
 const shell = (script: string): string[] => ['/bin/sh', '-c', script]
 const gone = (pids: readonly number[]): Promise<void> => until(() => !pids.some(alive), `${pids} have ended`)
 
@@ -33,6 +45,17 @@ async function pidsOf(running: Launched): Promise<number[]> {
     .split('\n')
     .filter((line) => /^\d+$/.test(line))
     .map(Number)
+}
+
+/** Processes that run this program. */
+function runningProgram(program: string): string[] {
+  return readdirSync('/proc').filter((pid) => {
+    try {
+      return readlinkSync(`/proc/${pid}/exe`) === program
+    } catch {
+      return false
+    }
+  })
 }
 
 function policyFile(t: Test, records: readonly string[]): string {
@@ -130,10 +153,12 @@ for (const uid of uids) {
     )
 
     t.test('a second TERM, or QUIT, kills the tree at once', async (t) => {
-      const twice = await withFamily(t, [...confined, 'grace 60000'], uid, ({ pid }) => {
-        process.kill(pid, 'SIGTERM')
-        setTimeout(() => process.kill(pid, 'SIGTERM'), 50)
+      // Two that come before it looks are one.
+      let again: NodeJS.Timeout | undefined
+      const twice = await withFamily(t, [...confined, 'grace 60000'], uid, ({ pid, child }) => {
+        again = setInterval(() => child.exitCode === null && process.kill(pid, 'SIGTERM'), 50)
       })
+      clearInterval(again)
       t.same(twice.status[1], {
         event: 'exit',
         signal: 'SIGKILL',
@@ -143,6 +168,37 @@ for (const uid of uids) {
       const quit = await withFamily(t, bare, uid, ({ pid }) => process.kill(pid, 'SIGQUIT'))
       t.same(quit.status[1], { event: 'exit', signal: 'SIGKILL', reason: 'killed', unclean: false })
       t.equal(quit.code, 137)
+    })
+
+    t.test(
+      'each of whose ancestors adopts orphans, all end at once, and none is born meanwhile',
+      async (t) => {
+        // A limit only holds others than root: there the tree has an end of its own.
+        const records = [...confined, 'limit.nproc 300', `fs.rx ${trees}`]
+        const running = launch(t, records, [trees, 'nest', uid === 0 ? '150' : '100000'], { uid })
+        await running.said('ready')
+        process.kill(running.pid, 'SIGQUIT')
+        const { out, status } = await running.done()
+        t.same(status[1], { event: 'exit', signal: 'SIGKILL', reason: 'killed', unclean: false })
+        const levels = [...out.matchAll(/^level (\d+)$/gm)].map((match) => Number(match[1]))
+        t.equal(levels.length > 0, uid !== 0)
+        // One by one, each that dies would make room for another; a few may be made when other processes of the user end.
+        t.ok(Math.max(0, ...levels) - (levels[0] ?? 0) < 50, `${levels}`)
+      },
+    )
+
+    t.test('those that flee and those that wake the stopped end, too', async (t) => {
+      const running = launch(
+        t,
+        [...confined, 'limit.nproc 100', `fs.rx ${trees}`],
+        [trees, 'swarm', '4', '4'],
+        { uid },
+      )
+      await running.said('ready')
+      process.kill(running.pid, 'SIGQUIT')
+      const { status } = await running.done()
+      t.same(status[1], { event: 'exit', signal: 'SIGKILL', reason: 'killed', unclean: false })
+      t.same(runningProgram(trees), [])
     })
 
     t.test('when the sidecar closes its end of the status, the tree is killed', async (t) => {
@@ -270,6 +326,20 @@ for (const uid of uids) {
     )
   })
 }
+
+t.test('nothing is started for a sidecar that is gone before the launcher can be told of it', async (t) => {
+  const made = join(openFolder(t), 'made')
+  const child = spawn(launcher, ['exec', '--', '/usr/bin/touch', made], {
+    stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
+    env: { PATH: '/usr/bin:/bin' },
+  })
+  const [, , , policy, status] = child.stdio as unknown as [null, null, null, Writable, Readable]
+  status.destroy()
+  await once(status, 'close')
+  policy.end(bare.map((record) => `${record}\0`).join(''))
+  t.same(await once(child, 'close'), [126, null])
+  t.notOk(existsSync(made))
+})
 
 t.test('a program that is not there is told with 127, one that cannot be run with 126', async (t) => {
   const missing = await launched(t, confined, ['no-such-program'])

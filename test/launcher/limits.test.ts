@@ -2,6 +2,7 @@ import t from 'tap'
 import {
   alive,
   bare,
+  compiled,
   confined,
   launch,
   launched,
@@ -15,6 +16,8 @@ if (noLauncher !== undefined) {
   t.plan(0, noLauncher)
   process.exit(0)
 }
+
+const trees = compiled(t, 'trees')
 
 const python = (uid: number, script: string): string[] => [
   ...(uid === 0 ? ['/usr/bin/env', 'python3'] : ['/usr/bin/python3']),
@@ -40,6 +43,15 @@ except ValueError: print('for good')`
         t.same(mechanism(status[0], 'rlimits').covers, ['core', 'data', 'nofile', 'fsize', 'cpu'])
         t.same(mechanism(status[0], 'rlimits').gaps, ['memory-per-process'])
       }
+    })
+
+    t.test('a profile lets little memory be locked, and none be hidden from the kernel itself', async (t) => {
+      const script = `
+import ctypes, resource as r
+c = ctypes.CDLL(None, use_errno=True)
+print(r.getrlimit(r.RLIMIT_MEMLOCK)[1], c.syscall(447, 0), ctypes.get_errno())`
+      const { out } = await launched(t, confined, python(uid, script), { uid })
+      t.equal(out, '65536 -1 1\n')
     })
 
     t.test('memory beyond the limit is not given', async (t) => {
@@ -101,6 +113,40 @@ print('ready', flush=True); time.sleep(1000)`,
       t.equal(code, 137)
       t.same(status[1], { event: 'exit', signal: 'SIGKILL', reason: 'processes', unclean: false })
       await until(() => !alive(pid), 'the server has ended')
+    })
+
+    t.test('the watchdog ends a tree with too many threads', async (t) => {
+      const { status, code } = await launched(
+        t,
+        [...confined, 'watch.processes 5'],
+        python(
+          uid,
+          `
+import threading, time
+for _ in range(8): threading.Thread(target=lambda: time.sleep(1000)).start()`,
+        ),
+        { uid },
+      )
+      t.equal(code, 137)
+      t.same(status[1], { event: 'exit', signal: 'SIGKILL', reason: 'processes', unclean: false })
+    })
+
+    t.test('the watchdog counts the tables of pages', async (t) => {
+      // Reading what was never written takes one page of nothing for all, and a table for each two megabytes.
+      const script = `
+import mmap, time
+block = mmap.mmap(-1, 64 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+block.madvise(mmap.MADV_NOHUGEPAGE)
+for at in range(0, 64 << 30, 2 << 20): block[at]
+time.sleep(1000)`
+      const { status } = await launched(t, [...confined, 'watch.rss 100000000'], python(uid, script), { uid })
+      t.same(status[1], { event: 'exit', signal: 'SIGKILL', reason: 'memory', unclean: false })
+    })
+
+    t.test('the watchdog counts the memory of a process whose first thread has ended', async (t) => {
+      const records = [...confined, 'watch.rss 50000000', `fs.rx ${trees}`]
+      const { status } = await launched(t, records, [trees, 'leaderless', '100'], { uid })
+      t.same(status[1], { event: 'exit', signal: 'SIGKILL', reason: 'memory', unclean: false })
     })
 
     t.test('the watchdog ends a tree with too much memory in all', async (t) => {

@@ -17,6 +17,14 @@ const bad: Readonly<Record<string, readonly [records: readonly string[], problem
     [...confined, 'fs.rw /tmp/../etc'],
     'fs.rw: not an absolute, normalised path: /tmp/../etc',
   ],
+  'a relative path to keep': [
+    [...confined, 'fs.readonly dist'],
+    'fs.readonly: not an absolute, normalised path: dist',
+  ],
+  'a relative path of the program': [
+    [...confined, 'fs.program? dist'],
+    'fs.program?: not an absolute, normalised path: dist',
+  ],
   'a path with a slash at its end': [
     [...confined, 'fs.rw /tmp/'],
     'fs.rw: not an absolute, normalised path: /tmp/',

@@ -162,6 +162,30 @@ t.test(
   },
 )
 
+for (const uid of uids)
+  t.test(`all files are open but what changes other processes and the kernel, as uid ${uid}`, async (t) => {
+    const other = spawn('/bin/sleep', ['1000'], {
+      stdio: 'ignore',
+      ...(uid === process.getuid?.() ? {} : { uid, gid: uid }),
+    })
+    t.teardown(() => {
+      other.kill('SIGKILL')
+    })
+    await once(other, 'spawn')
+    const write = (path: string): string => `(: >> ${path}) 2>/dev/null && echo open || echo refused`
+    const script = [
+      write(`/proc/${other.pid}/oom_score_adj`),
+      write('/proc/self/oom_score_adj'),
+      write('/proc/self/task/$$/comm'),
+      ...(uid === 0 ? [write('/proc/sys/kernel/core_pattern')] : []),
+      `head -c 4 /proc/${other.pid}/status; cd $(mktemp -d) && : > made && ls && rm -r $PWD`,
+    ].join('\n')
+    const records = ['v 1', 'fs all', 'fs.hide /nowhere/hidden', 'proc all', 'net open', 'filter on']
+    const { out, status } = await launched(t, records, ['/bin/sh', '-c', script], { uid })
+    t.equal(out, `${'refused\n'.repeat(uid === 0 ? 4 : 3)}Namemade\n`)
+    t.ok(gaps(status[0]).includes('proc-all'))
+  })
+
 t.test('what it says about paths and names stays JSON', async (t) => {
   const name = 'a "name" \\ with\ttabs, \u0001 and ü'
   const { status } = await launched(t, [...confined, `name ${name}`, 'fs.r? /no/"such"\npath'], ran)

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import {
   alive,
@@ -331,4 +331,50 @@ t.test('a socket that nobody listens on is replaced; anything else in its place 
     child.kill('SIGKILL')
     await once(child, 'close')
   }
+})
+
+t.test('a server changes neither the launcher nor its socket', async (t) => {
+  const { path, folder } = await served(t, own, ['--shared-pid-namespace'])
+  const said = async (records: readonly string[], script: string): Promise<string> => {
+    const connection = new Connection(path)
+    connection.socket.write(policy([...records, ...shell(script)]))
+    t.match(await connection.json('R'), { event: 'report' })
+    let text = ''
+    for (let found = await connection.next(); found !== undefined; found = await connection.next())
+      if (found.type === 'O' || found.type === 'X') text += found.payload
+    return text
+  }
+  const all = ['v 1', 'fs all', 'net none', 'filter on', 'proc self', 'fs.hide /nonexistent/own']
+  t.match(
+    await said(all, `rm ${path} || echo kept; (: > ${launcher}-changed) || echo whole`),
+    /^kept\nwhole\n/,
+  )
+  t.ok(existsSync(path))
+  t.notOk(existsSync(`${launcher}-changed`))
+  for (const [grant, kept] of [
+    [folder, path],
+    [dirname(launcher), launcher],
+  ] as const) {
+    const connection = new Connection(path)
+    connection.socket.write(policy([...confined, `fs.rw ${grant}`, ...shell('echo ran')]))
+    const reason = `fs.rw ${grant}: would let the server change ${kept}, which belongs to the sidecar`
+    t.match(await connection.json('R'), { event: 'refused', reason })
+  }
+})
+
+t.test('what a server linked in a folder that it writes gets it nothing at its next start', async (t) => {
+  const { path } = await served(t, own, ['--shared-pid-namespace'])
+  const folder = openFolder(t)
+  for (const name of ['data', 'data/sub', 'secret']) mkdirSync(join(folder, name))
+  writeFileSync(join(folder, 'secret/file'), 'a secret')
+  const [data, sub, secret] = ['data', 'data/sub', 'secret'].map((name) => join(folder, name))
+  const records = [...confined, `fs.rw ${data}`, `fs.r ${sub}`]
+  const first = new Connection(path)
+  first.socket.write(policy([...records, ...shell(`mv ${sub} ${sub}-away && ln -s ${secret} ${sub}`)]))
+  t.match(await first.json('R'), { event: 'report' })
+  t.match(await first.json('X'), { event: 'exit', code: 0 })
+  const second = new Connection(path)
+  second.socket.write(policy([...records, ...shell(`cat ${sub}/file`)]))
+  const reason = `fs.r ${sub}: leads to ${secret}, out of ${data}, which the server may write`
+  t.match(await second.json('R'), { event: 'refused', reason })
 })

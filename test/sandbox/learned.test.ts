@@ -26,7 +26,7 @@ function disk(paths: readonly string[], links: Readonly<Record<string, string>> 
     })
   }
   for (const [path, real] of Object.entries(links)) kinds.set(path, { kind: 'folder', real })
-  return { at: (path) => kinds.get(path) ?? { kind: 'missing' } }
+  return { at: (path) => kinds.get(path) ?? { kind: 'missing' }, links: () => [] }
 }
 
 function seenOf(uses: readonly Use[], verdicts: readonly Partial<EgressVerdict>[] = []): Observed {
@@ -304,7 +304,7 @@ t.test('the largest size is in the comments, rounded up', async (t) => {
   take({ event: 'size', rssBytes: 100 * 2 ** 20, processes: 3 })
   take({ event: 'size', rssBytes: 10, processes: 40 })
   const text = learnedText(learnedProfile(observed, around()), [])
-  t.match(text, '# at most 100Mi of memory and 40 processes')
+  t.match(text, '# seen at once at most: 100Mi of memory; processes: 40.')
   t.match(text, '#   memory: 256Mi\n  #   processes: 640\n')
 })
 

@@ -1,9 +1,11 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { fileFacts } from '../../src/sandbox/file-facts.ts'
-import { checkPaths, exposedBy, hiddenPaths } from '../../src/sandbox/profile.ts'
+import { ownCode } from '../../src/sandbox/own-code.ts'
+import { checkPaths, exposedBy, hiddenPaths, readonlyPaths } from '../../src/sandbox/profile.ts'
 import { profile } from '../support/profiles.ts'
 
 interface Grants {
@@ -12,10 +14,15 @@ interface Grants {
   readonly write?: readonly string[]
   readonly optional?: boolean
   readonly own?: readonly string[]
+  /** What is kept from being changed. */
+  readonly kept?: readonly string[]
 }
 
 /** What is wrong, with the folder of the test written as DIR. */
-function problems(t: Test, { read = [], write = [], optional = false, own = [] }: Grants): string[] {
+function problems(
+  t: Test,
+  { read = [], write = [], optional = false, own = [], kept = [] }: Grants,
+): string[] {
   const at = (path: string): string => (path.startsWith('/') ? path : join(t.testdirName, path))
   const filesystem = {
     scope: 'granted',
@@ -23,7 +30,7 @@ function problems(t: Test, { read = [], write = [], optional = false, own = [] }
     write: write.map((path) => ({ path: at(path), optional })),
     proc: 'self',
   } as const
-  const found = checkPaths(profile({ filesystem }), fileFacts(), own.map(at))
+  const found = checkPaths(profile({ filesystem }), fileFacts(), own.map(at), kept.map(at))
   return found.map(({ path, message }) => `${path.join('.')}: ${message.replaceAll(t.testdirName, 'DIR')}`)
 }
 
@@ -195,4 +202,97 @@ t.test('a link to all files, processes or devices is none to grant', async (t) =
       `filesystem.read.0: DIR/${name} leads to ${target}, which is no path to grant`,
     ])
   }
+})
+
+t.test(
+  'what is kept from being changed may be read, and not be written: not above it, not it, not below',
+  async (t) => {
+    t.testdir({ opt: { sidecar: { dist: { deep: {} }, data: {} } }, 'opt-not': {} })
+    link(t, 'opt/sidecar/dist', 'alias')
+    const kept = ['opt/sidecar/dist']
+    t.same(problems(t, { read: ['opt', 'opt/sidecar/dist', 'opt/sidecar/dist/deep'], kept }), [])
+    t.same(problems(t, { write: ['opt/sidecar/data', 'opt-not'], kept }), [])
+    const changes = 'would let the server change DIR/opt/sidecar/dist, which the sidecar runs or goes by'
+    const write = [
+      'opt',
+      'opt/sidecar',
+      'opt/sidecar/dist',
+      'opt/sidecar/dist/deep',
+      'alias',
+      'opt/sidecar/dist/later',
+    ]
+    t.same(
+      problems(t, { write, kept, optional: true }),
+      write.map(
+        (path, index) => `filesystem.write.${index}: DIR/${path} ${changes}: grant a folder beside it`,
+      ),
+    )
+  },
+)
+
+t.test(
+  'the sidecar keeps its own program from being changed, and every link that leads to what is its own',
+  async (t) => {
+    t.testdir({ real: { conf: { 'c.yaml': '' } }, links: {}, etc: {} })
+    link(t, 'real/conf', 'links/conf')
+    link(t, 'links/conf', 'etc/conf')
+    const [config] = [join(t.testdirName, 'etc/conf/c.yaml')]
+    const kept = readonlyPaths(fileFacts(), [config], [])
+    t.same(
+      kept.map((path) => path.replace(t.testdirName, 'DIR')),
+      ['DIR/etc/conf', 'DIR/links/conf'],
+    )
+    t.match(problems(t, { write: ['links'], kept }), [/would let the server change DIR\/links\/conf/])
+    const root = fileURLToPath(new URL('../..', import.meta.url))
+    const own = readonlyPaths(fileFacts(), [], ownCode(join(root, 'dist/launcher/mcp-sidecar-launcher')))
+    for (const path of ['package.json', 'src', 'bin', 'node_modules', 'dist/launcher/mcp-sidecar-launcher'])
+      t.ok(own.includes(realpathSync(join(root, path))), path)
+    t.ok(own.includes(realpathSync(process.execPath)))
+    for (const path of [
+      root.slice(0, -1),
+      dirname(root),
+      join(root, 'src/sandbox'),
+      dirname(process.execPath),
+    ])
+      t.match(problems(t, { write: [path], kept: own }), [/would let the server change/], path)
+  },
+)
+
+t.test(
+  'what is made of a file of the sidecar is its own, too: rotated logs, the whole of a mounted Secret',
+  async (t) => {
+    t.testdir({
+      log: { 'audit.jsonl': '', 'audit.jsonl.1': '', audit: '' },
+      mounted: { '..2026_1': { token: 'x', other: 'y' } },
+    })
+    link(t, './..2026_1', 'mounted/..data')
+    link(t, './..data/token', 'mounted/token')
+    const own = ['log/audit.jsonl', 'mounted/token']
+    t.same(problems(t, { read: ['log/audit'], own }), [])
+    const belongs = 'which belongs to the sidecar: grant something beside it'
+    t.same(
+      problems(t, {
+        read: ['log/audit.jsonl.1', 'log/audit.jsonl.2', 'mounted/..2026_1/other'],
+        optional: true,
+        own,
+      }),
+      [
+        `filesystem.read.0: DIR/log/audit.jsonl.1 opens DIR/log/audit.jsonl, ${belongs}`,
+        `filesystem.read.1: DIR/log/audit.jsonl.2 opens DIR/log/audit.jsonl, ${belongs}`,
+        `filesystem.read.2: DIR/mounted/..2026_1/other opens DIR/mounted/token, ${belongs}`,
+      ],
+    )
+  },
+)
+
+t.test('links on the way to a path, as the kernel follows them', async (t) => {
+  t.testdir({ a: { b: { file: '' } }, c: {} })
+  link(t, './../a', 'c/up')
+  link(t, './b/../b', 'a/loose')
+  link(t, './loop', 'loop')
+  const at = (path: string): string => join(t.testdirName, path)
+  t.same(fileFacts().links(at('a/b/file')), [])
+  t.same(fileFacts().links(at('c/up/loose/file')), [at('c/up'), at('a/loose')])
+  t.same(fileFacts().links(at('none/at/all')), [])
+  t.ok(fileFacts().links(at('loop')).length <= 40)
 })

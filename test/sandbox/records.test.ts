@@ -68,6 +68,33 @@ t.test('grants go in as they are written', async (t) => {
     t.ok(all.includes(record), record)
 })
 
+t.test('the program takes the place of the folder of the command', async (t) => {
+  const all = records({ profile: profile(), program: ['/srv/app', '/home/me/tool'] })
+  t.ok(all.includes('fs.program? /srv/app') && all.includes('fs.program? /home/me/tool'))
+  t.notOk(all.includes('fs.command 1'))
+  t.notOk(
+    records({ profile: profile(), program: [] }).includes('fs.command 1'),
+    'even where it is all given anyway',
+  )
+})
+
+t.test('what every program needs is left out where it is hidden', async (t) => {
+  const follow = (path: string): string => (path === '/etc/ssl' ? '/mnt/ssl' : path)
+  const base = records({ profile: profile(), follow })
+  t.ok(base.includes('fs.r? /mnt/ssl') && base.includes('fs.r? /etc/hosts'))
+  const all = records({ profile: profile(), hidden: ['/mnt', '/etc/hosts'], follow })
+  t.notOk(all.some((record) => record.endsWith('/mnt/ssl') || record === 'fs.r? /etc/hosts'))
+  t.ok(all.includes('fs.r? /etc/resolv.conf'))
+})
+
+t.test('what is kept from being changed', async (t) => {
+  const filesystem = { scope: 'all', read: [], write: [], proc: 'self' } as const
+  for (const each of [profile(), profile({ filesystem })])
+    t.ok(
+      records({ profile: each, readonly: ['/opt/sidecar/dist'] }).includes('fs.readonly /opt/sidecar/dist'),
+    )
+})
+
 t.test('all files but those of the sidecar', async (t) => {
   const filesystem = { scope: 'all', read: [], write: [], proc: 'self' } as const
   const all = records({ profile: profile({ filesystem }), hidden: ['/etc/mcp-sidecar'] })

@@ -1,6 +1,7 @@
 import t from 'tap'
-import type { MechanismReport } from '../../src/core/sandbox.ts'
+import type { EnforcementReport, MechanismReport } from '../../src/core/sandbox.ts'
 import {
+  brokenPromise,
   enforcementOf,
   enforcementSummary,
   gapTexts,
@@ -123,6 +124,29 @@ t.test('people read what is active, what is missing, and what to do about it', a
     reportLines(refused).join('\n'),
     /^refused +landlock\.fs: this kernel has no Landlock\nway out +use 5\.13 or later$/m,
   )
+})
+
+t.test('a start keeps its promise, or it is told what of it is broken', async (t) => {
+  const found = (more: object): EnforcementReport =>
+    enforcementOf(profile(), reportOf({ mechanisms: [{ ...landlock, ...more }] }))
+  const promised = found({})
+  t.equal(brokenPromise(promised, found({})), undefined)
+  t.equal(brokenPromise(promised, found({ gaps: ['exec-writable'] })), undefined, 'a note breaks nothing')
+  t.equal(brokenPromise(found({ selfTest: 'fail' }), found({ selfTest: 'fail' })), undefined)
+  t.equal(brokenPromise(found({ active: false }), promised), undefined, 'nor does more than was promised')
+  t.match(brokenPromise(promised, found({ active: false, reason: 'abi<1' })), {
+    mechanism: 'landlock.fs',
+    reason: /^it is missing \(abi<1\), /,
+    wayOut: /doctor/,
+  })
+  t.match(brokenPromise(promised, enforcementOf(profile(), reportOf({ mechanisms: [] }))), {
+    reason: /^it is missing, /,
+  })
+  t.match(brokenPromise(promised, found({ selfTest: 'fail' })), { reason: /^its self-test fails/ })
+  for (const gap of weakening) {
+    t.match(brokenPromise(promised, found({ gaps: [gap] })), { reason: new RegExp(`^${gap}: `) })
+    t.equal(brokenPromise(found({ gaps: [gap] }), found({ gaps: [gap] })), undefined, gap)
+  }
 })
 
 t.test('every gap that weakens is explained', async (t) => {

@@ -45,6 +45,8 @@ export interface StartOptions {
   readonly names?: Readonly<Record<string, readonly string[]>>
   /** A program that starts it. */
   readonly below?: string
+  /** The program of the sidecar. Default: what was built. */
+  readonly program?: string
 }
 
 /** Runs a command to its end. */
@@ -88,13 +90,17 @@ export async function start(
   }
 }
 
-function begin({ uid, folder }: Place, args: readonly string[], { names = {}, below }: StartOptions) {
+function begin(
+  { uid, folder }: Place,
+  args: readonly string[],
+  { names = {}, below, program: sidecar = built }: StartOptions,
+) {
   const preload = pathToFileURL(join(root, 'test', 'fixtures', 'escape', 'resolver.mjs'))
   preload.searchParams.set('names', JSON.stringify(names))
   preload.searchParams.set('log', join(folder, 'lookups'))
   const identity = process.getuid?.() === uid ? {} : { uid, gid: uid }
   // Without the hooks that the test runner puts into every process.
-  const node = ['/usr/bin/env', '-u', 'NODE_OPTIONS', process.execPath, '--import', preload.href, built]
+  const node = ['/usr/bin/env', '-u', 'NODE_OPTIONS', process.execPath, '--import', preload.href, sidecar]
   const [program = '', ...words] = [...(below === undefined ? [] : [below]), ...node, ...args]
   const child = spawn(program, words, {
     ...identity,

@@ -39,6 +39,8 @@ export interface TestOptions {
   readonly env?: Readonly<Record<string, string>>
   /** Default: real time. */
   readonly clock?: Clock
+  /** Default: the launcher that was built. */
+  readonly launcher?: string
   /** Failed attempts of one address that are let pass; default: so many that no test meets the limit by accident. */
   readonly failedAttempts?: number
   /** Only for what has no other way: every message of the sidecar is checked against the official schemas. */
@@ -66,6 +68,7 @@ export async function startTestSidecar(t: Test, options: TestOptions = {}): Prom
   const env = options.env ?? { PATH: process.env['PATH'] ?? '', HOME: process.env['HOME'] ?? '' }
   const log = recordingLogger(logs)
   const clock = options.clock === undefined ? {} : { clock: options.clock }
+  const launcher = options.launcher === undefined ? {} : { launcher: options.launcher }
   const wire = checkWireOf(t, config.server.command, options.wire)
   const sidecar = await startSidecar(config, {
     env,
@@ -73,6 +76,7 @@ export async function startTestSidecar(t: Test, options: TestOptions = {}): Prom
     log,
     version: '0.0.0-test',
     ...clock,
+    ...launcher,
   })
   wire.listensOn(Number(new URL(sidecar.url).port))
   t.teardown(async () => {

@@ -389,6 +389,21 @@ test('a retired pool serves whoever attends, and ends with the last of them', as
   await busy.pids.gone(2000)
 })
 
+test('a retired pool starts no process again when the one it has ends', async (t) => {
+  for (const perPrincipal of [false, true]) {
+    const { pool, says, begin, pids } = run(t, [], { perPrincipal })
+    const attendant = new Attendant(pool, alice)
+    const pid = Number(await says('pid', {}, alice))
+    pool.retire()
+    process.kill(pid, 'SIGKILL')
+    await until(() => attendant.ended.length > 0, 'whoever attends is told')
+    const late = begin('pid', {}, alice)
+    await over(late)
+    t.equal(late.code, 'ERR_UPSTREAM_EXIT')
+    t.same(pids.pids, [pid])
+  }
+})
+
 test('each principal has a process of its own, as long as it attends', async (t) => {
   const { pool, says, listens, pids } = run(t, [], { perPrincipal: true, idleMs: 300 })
   const mine = [new Attendant(pool, alice), new Attendant(pool, alice)] as const

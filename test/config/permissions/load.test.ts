@@ -126,7 +126,7 @@ allowDegraded: [net-port-only]
   const [head = '', ...rest] = squeezed
   t.match(head, /^permissions: profile p\.yaml, sha256:[0-9a-f]{64} +p\.yaml:1:1$/)
   t.same(rest, [
-    'files: what every program needs, the folder of the program, and  p.yaml:1:13',
+    'files: what every program needs, the program of the server, and  p.yaml:1:13',
     'read and execute /app  p.yaml:1:22',
     'read /x, if it is there  p.yaml:1:28',
     'read and write /data  p.yaml:1:83',
