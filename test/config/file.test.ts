@@ -90,7 +90,7 @@ log:
       'c.yaml:15:43 listen.allowedOrigins[2]: is empty: give it a value or leave it out',
       'c.yaml:16:12 listen.httpSse: "yes" is neither true nor false',
       'c.yaml:17:1 unknown key "port": did you mean listen.port or admin.port?',
-      'c.yaml:18:1 unknown key "colour": there are server, permissions, listen, admin, auth, authorization, limits, rateLimits, rateLimitStore, timeouts, namespace, audit, manifests, secretsDir, configMapsDir, shutdownGrace, log',
+      'c.yaml:18:1 unknown key "colour": there are server, permissions, requirePermissions, listen, admin, auth, authorization, limits, rateLimits, rateLimitStore, timeouts, namespace, audit, manifests, secretsDir, configMapsDir, shutdownGrace, log',
       'c.yaml:20:16 limits.requestBody: "4mb" is not a size: write 4MB',
       'c.yaml:21:13 limits.sessions: 1.5 is not a whole number',
       'c.yaml:22:3 limits.batch: nothing is not a whole number',
@@ -105,12 +105,12 @@ t.test('a wrong form of a section or of the whole file is reported', async (t) =
     [
       '- a\n',
       'c.yaml:1:1',
-      'must be a section of keys (server, permissions, listen, admin, auth, authorization, limits, rateLimits, rateLimitStore, timeouts, namespace, audit, manifests, secretsDir, configMapsDir, shutdownGrace, log), not a list',
+      'must be a section of keys (server, permissions, requirePermissions, listen, admin, auth, authorization, limits, rateLimits, rateLimitStore, timeouts, namespace, audit, manifests, secretsDir, configMapsDir, shutdownGrace, log), not a list',
     ],
     [
       'just text\n',
       'c.yaml:1:1',
-      'must be a section of keys (server, permissions, listen, admin, auth, authorization, limits, rateLimits, rateLimitStore, timeouts, namespace, audit, manifests, secretsDir, configMapsDir, shutdownGrace, log), not text',
+      'must be a section of keys (server, permissions, requirePermissions, listen, admin, auth, authorization, limits, rateLimits, rateLimitStore, timeouts, namespace, audit, manifests, secretsDir, configMapsDir, shutdownGrace, log), not text',
     ],
     [
       'listen: 8080\n',

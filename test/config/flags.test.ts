@@ -26,11 +26,15 @@ t.test('the flags are those of the command line, under the keys an option parser
   )
 })
 
-t.test('every flag has the variable of the same name, and the command has one too', async (t) => {
-  const flags = FLAGS.map(({ flag }) => `MCP_SIDECAR_${flag.slice(2).toUpperCase().replaceAll('-', '_')}`)
-  t.same([...VARIABLES.keys()].sort(), [...flags, 'MCP_SIDECAR_COMMAND'].sort())
-  for (const { variable } of FLAGS) t.ok(VARIABLES.has(variable), variable)
-})
+t.test(
+  'every flag has the variable of the same name; the command and what an image asks for have one, too',
+  async (t) => {
+    const flags = FLAGS.map(({ flag }) => `MCP_SIDECAR_${flag.slice(2).toUpperCase().replaceAll('-', '_')}`)
+    const alone = ['MCP_SIDECAR_COMMAND', 'MCP_SIDECAR_REQUIRE_PERMISSIONS']
+    t.same([...VARIABLES.keys()].sort(), [...flags, ...alone].sort())
+    for (const { variable } of FLAGS) t.ok(VARIABLES.has(variable), variable)
+  },
+)
 
 t.test('a flag tells everything an option needs', async (t) => {
   const byKey = new Map(FLAGS.map((spec) => [spec.key, spec]))
