@@ -2,19 +2,19 @@
 import { existsSync } from 'node:fs'
 import { open, rename, rm } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
+import type { Config } from './config/config.ts'
 import { ConfigError, type Flags, type LoadedConfig, loadConfig } from './config/load.ts'
 import { readProfile } from './config/permissions/read.ts'
 import { DURATION, parseQuantity } from './config/units.ts'
+import { checkFiles } from './confinement.ts'
 import { interfaceAddresses } from './egress/own-addresses.ts'
 import { StartError, startSidecar } from './main.ts'
 import { createLogger, type LogOutput } from './observe/logger.ts'
 import { fileFacts } from './sandbox/file-facts.ts'
-import { findLauncher } from './sandbox/launcher.ts'
 import { type LearnedProfile, learnedProfile } from './sandbox/learned.ts'
 import { learnedText } from './sandbox/learned-text.ts'
 import { Observed } from './sandbox/observed.ts'
-import { ownCode } from './sandbox/own-code.ts'
-import { checkPaths } from './sandbox/profile.ts'
+import { ProfileError } from './sandbox/profile.ts'
 import { Unenforceable } from './sandbox/sandbox.ts'
 
 export interface LearnOptions {
@@ -61,7 +61,7 @@ export async function learn(
   const observed = new Observed()
   const sidecar = await started(loaded, { ...context, log, observed })
   stderr.write(`${greeting(sidecar.url, ms).join('\n')}\n`)
-  await Promise.race([context.stopped(), ...(ms === undefined ? [] : [passed(ms)])])
+  await stoppedOr(ms, context.stopped())
   await sidecar.stop()
   await passed(lastWordsMs)
   // The profile itself will be the sidecar's, and no server may change it.
@@ -73,7 +73,7 @@ export async function learn(
     ownAddresses: new Set(interfaceAddresses()),
   })
   const text = learnedText(profile, about(config.server.command, sidecar.enforcement.kernel?.uid))
-  const remarks = [...profile.review, ...problems(text, protectedPaths)]
+  const remarks = [...profile.review, ...problems(text, { ...config, protectedPaths }, env)]
   if (file === undefined) stdout.write(text)
   else await save(file, text, force)
   stderr.write(`${farewell(output, remarks, profile, config.server.command).join('\n')}\n`)
@@ -96,6 +96,16 @@ async function started(
       { cause: thrown },
     )
   }
+}
+
+/** Whichever comes first; nothing is left to wait for then. */
+async function stoppedOr(ms: number | undefined, stopped: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const over = new Promise<void>((done) => {
+    if (ms !== undefined) timer = setTimeout(done, ms)
+  })
+  await Promise.race([stopped, over])
+  clearTimeout(timer)
 }
 
 function passed(ms: number): Promise<void> {
@@ -136,13 +146,18 @@ async function save(file: string, text: string, force: boolean): Promise<void> {
   }
 }
 
-/** The profile is read back as a start would read it. */
-function problems(text: string, protectedPaths: readonly string[]): readonly string[] {
+/** The profile is read back and checked as a start would. */
+function problems(
+  text: string,
+  config: Config,
+  env: Readonly<Record<string, string | undefined>>,
+): readonly string[] {
   try {
     const { profile } = readProfile(text, 'the profile', 'learned')
-    const code = ownCode(findLauncher())
-    return checkPaths(profile, fileFacts(), protectedPaths, code).map(({ message }) => message)
+    checkFiles({ ...config, permissions: profile }, env)
+    return []
   } catch (thrown) {
+    if (thrown instanceof ProfileError) return thrown.faults.map(({ message }) => message)
     if (thrown instanceof ConfigError)
       return thrown.problems.map(({ where, message }) => `${where}: ${message}`)
     throw thrown

@@ -75,7 +75,8 @@ export function enforcementOf(
 }
 
 /**
- * What of a promise a start does not keep: a mechanism that is missing, a self-test that fails, or a gap that weakens.
+ * What of a promise a start does not keep: a mechanism that is missing or covers less, a self-test that was passed and is
+ * not now, or a gap that weakens.
  * Notes do not count: some come with what lies on the disk.
  */
 export function brokenPromise(
@@ -89,10 +90,13 @@ export function brokenPromise(
       'mcp-sidecar doctor shows what holds now; a restart of the sidecar starts the server with that, if the profile can do with it',
   })
   const known = new Set(promised.mechanisms.flatMap(({ gaps }) => gaps))
-  for (const { mechanism, active, selfTest } of promised.mechanisms) {
+  for (const { mechanism, active, selfTest, covers } of promised.mechanisms) {
     const now = mechanisms.find((each) => each.mechanism === mechanism)
     if (active && now?.active !== true) return refusal(mechanism, `it is missing${because(now)}`)
-    if (selfTest !== 'fail' && now?.selfTest === 'fail') return refusal(mechanism, 'its self-test fails')
+    if (selfTest === 'pass' && now?.selfTest !== 'pass')
+      return refusal(mechanism, `its self-test ${now?.selfTest === 'fail' ? 'fails' : 'was not run'}`)
+    const uncovered = covers.find((each) => active && now?.covers.includes(each) !== true)
+    if (uncovered !== undefined) return refusal(mechanism, `it does not cover ${uncovered}`)
   }
   for (const { mechanism, gaps } of mechanisms) {
     const gap = gaps.find((each) => weakening.has(each) && !known.has(each))

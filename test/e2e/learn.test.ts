@@ -183,6 +183,14 @@ t.test(
   },
 )
 
+t.test('a signal before that time ends it at once', skip, async (t) => {
+  const place = placeFor(t, uids[0] as number)
+  const args = ['learn', '--for', '10m', ...ports, '--', process.execPath, connectingServer]
+  const { stop } = await start(t, place, args)
+  // The test's own time is over long before those ten minutes.
+  t.match(await stop(), { code: 0, stdout: /permissionProfile:/ })
+})
+
 t.test('a file is replaced only by force, and that is known before the session', skip, async (t) => {
   const place = placeFor(t, uids[0] as number)
   const output = file(place, join(place.folder, 'profile.yaml'), 'mine')

@@ -51,6 +51,8 @@ t.test('a start that holds less than was found is ended before it gets a message
     ],
     ['s/"mechanism":"landlock.fs"/"mechanism":"env"/', /^landlock\.fs: it is missing, unlike/],
     ['s/"selfTest":"pass"/"selfTest":"fail"/', /its self-test fails, unlike/],
+    ['s/"selfTest":"pass"/"selfTest":"not-run"/', /its self-test was not run, unlike/],
+    ['s/"covers":\\["read",/"covers":[/', /^landlock\.fs: it does not cover read, unlike/],
     ['s/"gaps":\\["metadata"/"gaps":["network-open"/', /network-open: the network is open, unlike/],
   ]
   for (const [lie, told] of lies) {

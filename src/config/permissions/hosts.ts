@@ -1,28 +1,40 @@
 import { domainToASCII } from 'node:url'
 import type { HostRule } from '../../core/sandbox.ts'
+import { specialRangeOf } from '../../core/special-addresses.ts'
 import { bad, good, type Parsed, quote } from '../parsed.ts'
 import { text, type ValueType } from '../values.ts'
 import { addressOf, single } from './networks.ts'
 
-/** What one entry of `allowHost` comes to: a name, or the network of one address. */
+/** What an entry of a list of hosts comes to: a name, or the network of one address. */
 export type HostEntry = { readonly rule: HostRule } | { readonly cidr: string }
 
 const LABEL = /^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$/
 const LONGEST_NAME = 253
 
-const hostWord = text('names, `*.name`, `*` or IP addresses', {}, good)
+/** A name, `*.name` for one or more labels below it, or `*` for any public name. */
+export const hostRule: ValueType<HostRule> = text('names, `*.name` or `*`', {}, (input) => {
+  const host = parseHost(input)
+  if (!host.ok) return host
+  return 'rule' in host.value
+    ? good(host.value.rule)
+    : bad(`${quote(input)} is an address, not a name: write ${host.value.cidr} under allowCIDR`)
+}, hostText)
 
-/** A name, `*.name` for one or more labels below it, `*` for any public name, or an IP address. */
-export const hostEntry: ValueType<HostEntry> = {
-  name: hostWord.name,
-  json: hostWord.json,
-  parse: (input) => {
-    const word = hostWord.parse(input)
-    return word.ok ? parseHost(word.value) : word
-  },
-  parseText: (input) => hostEntry.parse(input),
-  show: (entry) => ('cidr' in entry ? entry.cidr : hostText(entry.rule)),
-}
+/**
+ * The same, or an IP address, which some notations of others have among their hosts. Only a public one: what stands in a
+ * list of hosts opens no private, link-local or metadata address.
+ */
+export const hostEntry: ValueType<HostEntry> = text('names, `*.name`, `*` or public IP addresses', {}, (input) => {
+  const host = parseHost(input)
+  if (!host.ok || 'rule' in host.value) return host
+  const { cidr } = host.value
+  const range = specialRangeOf(cidr.replace(/\/.*/, ''))
+  return range === undefined
+    ? host
+    : bad(
+        `${quote(input)} is in ${range.cidr}, which no list of hosts opens: write ${cidr} under allowCIDR, in the notation of docs/permissions.md where this one has none`,
+      )
+}, (entry) => ('cidr' in entry ? entry.cidr : hostText(entry.rule)))
 
 /** As it is written in a profile. */
 export function hostText(rule: HostRule): string {

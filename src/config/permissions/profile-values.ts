@@ -5,7 +5,7 @@ import { defaulted, object, optional, type TypeOf } from '../object.ts'
 import type { Fault } from '../parsed.ts'
 import { type Scale, SIZE } from '../units.ts'
 import { choice, flag, integer, list, quantity } from '../values.ts'
-import { hostEntry } from './hosts.ts'
+import { hostRule } from './hosts.ts'
 import { type Made, made } from './made.ts'
 import { cidr } from './networks.ts'
 import { grants, readGrant, writeGrant } from './paths.ts'
@@ -36,9 +36,9 @@ export const ports = list(integer(1, 65_535))
 const network = object(
   {
     allowHost: defaulted(
-      list(hostEntry),
+      list(hostRule),
       [],
-      'Hosts that may be reached: a name; `*.example.com` for the names below it, one or more labels, not the name itself; `*` for any public name. An IP address stands for its network of one.',
+      'Hosts that may be reached: a name; `*.example.com` for the names below it, one or more labels, not the name itself; `*` for any public name. Addresses go into `allowCIDR`.',
     ),
     allowCIDR: defaulted(
       list(cidr),
@@ -173,7 +173,7 @@ export function ownProfile(settings: ProfileSettings, name: string): Made {
   return made(name, {
     read: files?.read.map((grant, index) => [grant, ['filesystem', 'read', index]]) ?? [],
     write: files?.write.map((grant, index) => [grant, ['filesystem', 'write', index]]) ?? [],
-    hosts: net?.allowHost.map((entry, index) => [entry, ['network', 'allowHost', index]]) ?? [],
+    hosts: net?.allowHost.map((rule, index) => [{ rule }, ['network', 'allowHost', index]]) ?? [],
     cidrs: net?.allowCIDR.map((each, index) => [each, ['network', 'allowCIDR', index]]) ?? [],
     ports: net?.allowPort.map((port, index) => [port, ['network', 'allowPort', index]]) ?? [],
     network: ['network'],
