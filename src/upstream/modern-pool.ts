@@ -37,6 +37,8 @@ export class ModernPool implements StatelessServer, Lifecycle {
   /** Started before anybody called; the first who does gets it. */
   #first: ModernProcess | undefined
   #discovered: DiscoverResult | undefined
+  /** Until it is started. */
+  #found: Discovered | undefined
   readonly #sweep: Timer
   #closed = false
   #retired = false
@@ -46,7 +48,7 @@ export class ModernPool implements StatelessServer, Lifecycle {
     this.#options = options
     this.#context = context
     this.#discovered = first?.discovered
-    this.#first = this.#start(first)
+    this.#found = first
     const sweep: Timer = context.clock.after(Math.max(50, options.idleMs / 4), () => {
       this.#endIdle()
       sweep.refresh()
@@ -54,8 +56,10 @@ export class ModernPool implements StatelessServer, Lifecycle {
     this.#sweep = sweep
   }
 
-  /** It has been since it was made. */
-  start(): void {}
+  start(): void {
+    this.#first = this.#start(this.#found)
+    this.#found = undefined
+  }
 
   get ready(): boolean {
     const all = this.#all
@@ -132,7 +136,7 @@ export class ModernPool implements StatelessServer, Lifecycle {
   async close(): Promise<void> {
     this.#closed = true
     this.#sweep.cancel()
-    await Promise.all(this.#all.map((process) => process.close()))
+    await Promise.all([this.#found?.link?.stop(), ...this.#all.map((process) => process.close())])
   }
 
   get #all(): ModernProcess[] {

@@ -6,6 +6,7 @@ import { test } from 'tap'
 import { connect, nameOf, type Route } from '../support/clients.ts'
 import { conformanceServer } from '../support/conformance.ts'
 import { type LogLine, startTestSidecar } from '../support/sidecar.ts'
+import { send } from '../support/wire.ts'
 
 const clients: readonly Route[] = [
   { sdk: 'v2', over: 'Streamable HTTP', pinned: true },
@@ -56,6 +57,8 @@ for (const [serverEra, server, spoken] of settings) {
     }
     t.ok(sidecar.ready)
     t.strictSame(foundOut(logs), serverEra === 'auto' ? [spoken] : [])
+    const { body } = await send(`${sidecar.adminUrl}/metrics`, 'GET')
+    t.match(body, /^mcp_sidecar_process_restarts_total 0$/m, 'the first process has served')
   })
 }
 

@@ -69,6 +69,7 @@ function run(t: Test, switches: readonly string[] = [], options: Partial<ModernP
     context,
     undefined,
   )
+  pool.start()
   t.teardown(async () => {
     await pool.close()
     context.reaper.close()
