@@ -71,6 +71,7 @@ struct dial {
   enum dial_class class;
   enum dial_state state;
   int descriptor; /* ours, to the proxy */
+  bool spare;     /* which was made before the call */
   uint32_t watched; /* epoll events it is registered for; 0: not registered */
   uint32_t sent;    /* bytes of the request */
   struct head head;

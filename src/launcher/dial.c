@@ -147,8 +147,22 @@ static void deliver(struct broker *broker, struct dial *dial) {
   if (result == 0) make_spare(broker);
 }
 
+/* The proxy may close a connection that says nothing, at the moment in which it is taken. The caller then gets one of its own. */
+static bool dial_afresh(const struct broker *broker, struct dial *dial) {
+  if (!dial->spare || dial->head.length > 0 || dial->state == DIAL_HANDING_OVER) return false;
+  const int descriptor = dial_proxy(broker);
+  if (descriptor < 0) return false;
+  close(dial->descriptor);
+  dial->descriptor = descriptor;
+  dial->state = DIAL_CONNECTING;
+  dial->watched = dial->sent = 0;
+  dial->spare = false;
+  return true;
+}
+
 void dial_continue(struct broker *broker, struct dial *dial) {
   int result = advance(broker, dial);
+  if (result == ECONNREFUSED && dial_afresh(broker, dial)) result = advance(broker, dial);
   if (result == UNDER_WAY) result = watch(broker, dial);
   if (result == UNDER_WAY) return;
   /* Closing ours would not end the registration: the caller is about to have the same open socket. */
@@ -209,7 +223,8 @@ void dial_begin(struct broker *broker, const struct call *call) {
   dial = broker->free;
   const int64_t now = broker_now();
   int descriptor = dial == NULL ? -EAGAIN : take_spare(broker, now);
-  if (dial != NULL && descriptor < 0) descriptor = dial_proxy(broker);
+  const bool spare = descriptor >= 0;
+  if (dial != NULL && !spare) descriptor = dial_proxy(broker);
   if (descriptor < 0) {
     broker_answer(broker, call, -descriptor);
     return;
@@ -222,6 +237,7 @@ void dial_begin(struct broker *broker, const struct call *call) {
       .socket = place,
       .class = endpoint_same(&to, &broker->proxy) ? DIAL_DIRECT : to.port == DNS_PORT ? DIAL_RESOLVER : DIAL_TUNNEL,
       .descriptor = descriptor,
+      .spare = spare,
       .deadline = now + BROKER_DEADLINE_MS,
       .previous = broker->last,
   };

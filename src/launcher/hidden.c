@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "sys.h"
@@ -63,14 +64,10 @@ bool places_add(struct places *places, const char *path) {
   place->path = strdup(path);
   place->directory = stat(path, &found) == 0 && S_ISDIR(found.st_mode);
   place->listed = !place->directory;
+  place->of = NULL;
   if (place->path == NULL) return false;
   places->count++;
   return true;
-}
-
-void places_free(struct places *places) {
-  for (size_t i = 0; i < places->count; i++) free(places->all[i].path);
-  places->count = 0;
 }
 
 static void add_resolved(struct places *places, const char *key, const char *path, bool (*how)(const char *, char *, size_t)) {
@@ -79,41 +76,63 @@ static void add_resolved(struct places *places, const char *key, const char *pat
     refuse(EXIT_REFUSED, "landlock.fs", "name fewer or shorter paths", "%s %s: cannot be resolved", key, path);
 }
 
+static void add_names(struct places *places, size_t from, bool hidden) {
+  if (mounts_add_names(places, from, hidden)) return;
+  refuse(EXIT_REFUSED, "landlock.fs", "mount /proc, and mount what is protected less often",
+         "whether the protected paths are mounted a second time cannot be told");
+}
+
 void places_of(const struct policy *policy, struct places *hidden, struct places *readonly) {
   for (size_t i = 0; i < policy->hidden_count; i++) add_resolved(hidden, "fs.hide", policy->hidden[i], resolve);
   for (size_t i = 0; i < policy->readonly_count; i++) add_resolved(readonly, "fs.readonly", policy->readonly[i], resolve_place);
+  add_names(hidden, 0, true);
+  add_names(readonly, 0, false);
+}
+
+void places_add_proc(struct places *hidden) {
+  size_t before = hidden->count;
+  if (!places_add(hidden, "/proc")) refuse(EXIT_REFUSED, "landlock.fs", "", "out of memory");
+  /* Without it there is nothing of it to hide, either. */
+  if (access("/proc/self", F_OK) == 0) add_names(hidden, before, true);
 }
 
 /* What begins with the name of a hidden file was made of it: a log that was rotated, a backup. */
-static bool covers(const struct place *place, const char *path, bool hidden) {
+bool place_covers(const struct place *place, const char *path, bool hidden) {
   if (path_contains(place->path, path)) return true;
   return hidden && !place->directory && strncmp(place->path, path, strlen(place->path)) == 0;
 }
 
-const char *places_covering(const struct places *hidden, const char *path) {
+const struct place *places_covering(const struct places *hidden, const char *path) {
   for (size_t i = 0; i < hidden->count; i++)
-    if (covers(&hidden->all[i], path, true)) return hidden->all[i].path;
+    if (place_covers(&hidden->all[i], path, true)) return &hidden->all[i];
   return NULL;
 }
 
-const char *places_below(const struct places *places, const char *path) {
+const struct place *places_below(const struct places *places, const char *path) {
   for (size_t i = 0; i < places->count; i++)
-    if (path_contains(path, places->all[i].path)) return places->all[i].path;
+    if (path_contains(path, places->all[i].path)) return &places->all[i];
   return NULL;
 }
 
-const char *places_around(const struct places *places, const char *path) {
+const struct place *places_around(const struct places *places, const char *path) {
   for (size_t i = 0; i < places->count; i++)
-    if (path_contains(places->all[i].path, path)) return places->all[i].path;
+    if (path_contains(places->all[i].path, path)) return &places->all[i];
   return NULL;
+}
+
+int open_real(const char *path, int flags) {
+  struct {
+    uint64_t flags, mode, resolve;
+  } how = {.flags = (uint64_t)flags | O_CLOEXEC, .resolve = 0x04 /* RESOLVE_NO_SYMLINKS */};
+  return (int)syscall(NR_openat2, AT_FDCWD, path, &how, sizeof how);
 }
 
 static void allow_one(struct expansion *expansion, const char *path, uint64_t allowed) {
-  int descriptor = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  /* A symlink needs no rule: what it leads to has its own, or none. */
+  int descriptor = open_real(path, O_PATH);
   if (descriptor < 0) return;
   struct stat found;
-  /* A symlink needs no rule: what it leads to has its own, or none. */
-  if (fstat(descriptor, &found) == 0 && !S_ISLNK(found.st_mode)) {
+  if (fstat(descriptor, &found) == 0) {
     if (++expansion->rules > MOST_RULES)
       refuse(EXIT_REFUSED, "landlock.fs", "move the protected paths into directories with few entries",
              "more than %d files and directories beside the protected paths", MOST_RULES);
@@ -150,9 +169,11 @@ static void visit(struct expansion *expansion, const char *path) {
 
 /* `must`: what cannot be listed would leave the server without what it may have; else it keeps what it has already. */
 static void walk(struct expansion *expansion, const char *path, bool must) {
-  DIR *directory = opendir(path);
+  int descriptor = open_real(path, O_RDONLY | O_DIRECTORY);
+  DIR *directory = descriptor < 0 ? NULL : fdopendir(descriptor);
   if (directory == NULL) {
-    if (!must || errno == ENOENT || errno == ENOTDIR) return;
+    /* A link there leads to what has its own rules, or none. */
+    if (!must || errno == ENOENT || errno == ENOTDIR || errno == ELOOP) return;
     refuse(EXIT_REFUSED, "landlock.fs", "let the launcher list the directories above the protected paths", "%s: %s", path, strerror(errno));
   }
   const struct dirent *entry;

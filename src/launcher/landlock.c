@@ -82,16 +82,16 @@ struct granted {
   enum grant_kind kind;
 };
 
-/* Whether a write path lies in a directory where programs may be run: rights add up downwards. */
-static bool writable_below(const struct granted *granted, size_t count, const char *directory) {
+/* Whether something may be written at, below or around `path`: rights add up downwards. */
+static bool writable(const struct granted *granted, size_t count, const char *path) {
   for (size_t i = 0; i < count; i++)
-    if (granted[i].kind == GRANT_RW && path_contains(directory, granted[i].target)) return true;
+    if (granted[i].kind == GRANT_RW && (path_contains(path, granted[i].target) || path_contains(granted[i].target, path))) return true;
   return false;
 }
 
 static bool exec_writable(const struct granted *granted, size_t count) {
   for (size_t i = 0; i < count; i++)
-    if (granted[i].kind == GRANT_RX && writable_below(granted, count, granted[i].target)) return true;
+    if (granted[i].kind == GRANT_RX && writable(granted, count, granted[i].target)) return true;
   return false;
 }
 
@@ -106,9 +106,9 @@ static void note_link(struct notes *notes, const char *path, const char *target)
 }
 
 /* What no grant may open, and the directories that the server may write, as they are at this start. */
-struct surroundings {
+static struct surroundings {
   struct places hidden, readonly, written;
-};
+} around;
 
 /* A server may have put a link where one of its grants leads through a directory that it writes: it would be given whatever
  * that points to at its next start. So links are followed one by one, and none that lies in such a directory and leads out
@@ -150,59 +150,61 @@ static int follow(const struct places *written, const char *path, char *out, con
   return 0;
 }
 
-/* What it was when its links were followed, or nothing. */
-static int open_real(const char *path) {
-  struct {
-    uint64_t flags, mode, resolve;
-  } how = {.flags = O_PATH | O_CLOEXEC, .resolve = 0x04 /* RESOLVE_NO_SYMLINKS */};
-  return (int)syscall(NR_openat2, AT_FDCWD, path, &how, sizeof how);
-}
-
-static int open_grant(const struct policy *policy, const struct surroundings *around, const char *key, const char *path) {
-  if (policy->no_links) return open_real(path);
+static int open_grant(const struct policy *policy, const char *key, const char *path) {
+  if (policy->no_links) return open_real(path, O_PATH);
   char real[PATH_MAX];
   const char *planted = NULL;
-  int error = follow(&around->written, path, real, &planted);
+  int error = follow(&around.written, path, real, &planted);
   if (planted != NULL)
     refuse(EXIT_REFUSED, "landlock.fs", "name what is meant itself", "%s %s: leads to %s, out of %s, which the server may write", key, path, real,
            planted);
-  if (error == 0) return open_real(real);
+  if (error == 0) return open_real(real, O_PATH);
   errno = error;
   return -1;
 }
 
-static void keep_protected(const struct surroundings *around, enum grant_kind kind, const char *path, const char *target) {
+/* The name that a grant would open, and by which the policy knows it. */
+static const char *named(const struct place *place) {
+  static char text[2 * PATH_MAX + 32];
+  if (place->of == NULL) return place->path;
+  snprintf(text, sizeof text, "%s, another mount of %s", place->path, place->of);
+  return text;
+}
+
+static void keep_protected(enum grant_kind kind, const char *path, const char *target) {
   const char *key = grant_key(kind), *beside = "grant the directories beside the protected path";
-  const char *below = places_below(&around->hidden, target), *cover = places_covering(&around->hidden, target);
-  if (below != NULL) refuse(EXIT_REFUSED, "landlock.fs", beside, "%s %s: contains the protected path %s", key, path, below);
-  if (cover != NULL) refuse(EXIT_REFUSED, "landlock.fs", beside, "%s %s: belongs to the protected path %s", key, path, cover);
+  const struct place *below = places_below(&around.hidden, target), *cover = places_covering(&around.hidden, target);
+  if (below != NULL) refuse(EXIT_REFUSED, "landlock.fs", beside, "%s %s: contains the protected path %s", key, path, named(below));
+  if (cover != NULL) refuse(EXIT_REFUSED, "landlock.fs", beside, "%s %s: belongs to the protected path %s", key, path, named(cover));
   if (kind != GRANT_RW) return;
-  const char *own = places_below(&around->readonly, target);
-  if (own == NULL) own = places_around(&around->readonly, target);
+  const struct place *own = places_below(&around.readonly, target);
+  if (own == NULL) own = places_around(&around.readonly, target);
   if (own != NULL)
     refuse(EXIT_REFUSED, "landlock.fs", "grant the directories beside it", "%s %s: would let the server change %s, which belongs to the sidecar", key,
-           path, own);
+           path, named(own));
 }
 
 /* Read and execute for a program and what it consists of, without what is hidden, and without what is written: that is
  * executed only where the program itself lies in it. */
-static void add_program(const struct surroundings *around, int ruleset, int descriptor, const char *target, struct notes *notes) {
+static void add_program(int ruleset, int descriptor, const char *target, struct notes *notes) {
   static struct expansion expansion;
   memset(&expansion, 0, sizeof expansion);
   expansion.ruleset = ruleset;
   expansion.allowed = READ_RIGHTS | LL_EXECUTE;
   expansion.listing = true;
-  for (size_t i = 0; i < around->hidden.count; i++) expansion.hidden.all[expansion.hidden.count++] = around->hidden.all[i];
+  for (size_t i = 0; i < around.hidden.count; i++) expansion.hidden.all[expansion.hidden.count++] = around.hidden.all[i];
   bool inside = false;
-  for (size_t i = 0; i < around->written.count && expansion.hidden.count < MAX_PLACES; i++) {
-    inside = inside || path_contains(around->written.all[i].path, target);
-    expansion.hidden.all[expansion.hidden.count] = around->written.all[i];
+  for (size_t i = 0; i < around.written.count && expansion.hidden.count < MAX_PLACES; i++) {
+    if (path_contains(around.written.all[i].path, target)) {
+      inside = true;
+      continue;
+    }
+    expansion.hidden.all[expansion.hidden.count] = around.written.all[i];
     /* Who writes there may list it, too; and what only begins with its name is none of it. */
     expansion.hidden.all[expansion.hidden.count].listed = true;
     expansion.hidden.all[expansion.hidden.count++].directory = true;
   }
-  if (inside) expansion.hidden.count = around->hidden.count;
-  if (inside && places_covering(&around->hidden, target) == NULL) notes->exec_writable = true;
+  if (inside && places_covering(&around.hidden, target) == NULL) notes->exec_writable = true;
   /* The one that was looked at, so that nothing else takes its place; its parts are opened without following links. */
   if (places_covering(&expansion.hidden, target) == NULL && places_below(&expansion.hidden, target) == NULL) {
     struct stat found;
@@ -215,13 +217,14 @@ static void add_program(const struct surroundings *around, int ruleset, int desc
 }
 
 /* Opens one granted path and adds its rule. False: skipped. */
-static bool add_grant(const struct policy *policy, const struct surroundings *around, uint64_t known, int ruleset, const struct grant *grant,
+static bool add_grant(const struct policy *policy, uint64_t known, int ruleset, const struct grant *grant,
                       char *target, struct notes *notes) {
   const char *key = grant_key(grant->kind);
-  int descriptor = open_grant(policy, around, key, grant->path);
+  int descriptor = open_grant(policy, key, grant->path);
   if (descriptor < 0) {
     /* What this uid cannot reach, the server cannot either: to it, it is not there. */
-    bool missing = errno == ENOENT || errno == ENOTDIR || errno == EACCES;
+    /* A link that should have been followed already led nowhere then, or has been made since: it is not followed now. */
+    bool missing = errno == ENOENT || errno == ENOTDIR || errno == EACCES || errno == ELOOP;
     if (!missing || !grant->optional) refuse(EXIT_REFUSED, "landlock.fs", NO_FILES, "%s %s: %s", key, grant->path, strerror(errno));
     if (notes->skipped_count < MAX_NOTES) notes->skipped[notes->skipped_count++] = grant->path;
     else notes->truncated = true;
@@ -236,11 +239,11 @@ static bool add_grant(const struct policy *policy, const struct surroundings *ar
     refuse(EXIT_REFUSED, "landlock.fs", "use `proc self` or `proc all`", "%s %s: is of a single process", key, grant->path);
   note_link(notes, grant->path, target);
   if (grant->kind == GRANT_PROGRAM) {
-    add_program(around, ruleset, descriptor, target, notes);
+    add_program(ruleset, descriptor, target, notes);
     close(descriptor);
     return true;
   }
-  keep_protected(around, grant->kind, grant->path, target);
+  keep_protected(grant->kind, grant->path, target);
   uint64_t rights = rights_of(grant->kind) & known & (S_ISDIR(found.st_mode) ? ~0ULL : FILE_RIGHTS);
   int error = landlock_allow(ruleset, descriptor, rights);
   /* A rule is bound to an inode, and those of /proc are made anew once nobody holds them: the supervisor does. */
@@ -250,15 +253,15 @@ static bool add_grant(const struct policy *policy, const struct surroundings *ar
 }
 
 /* The directory of the command, or the file alone where that directory is /. */
-static void add_command(const struct policy *policy, const struct surroundings *around, int ruleset, const char *path, struct notes *notes) {
+static void add_command(const struct policy *policy, int ruleset, const char *path, struct notes *notes) {
   char directory[4096], target[4096];
   snprintf(directory, sizeof directory, "%s", path);
   char *slash = strrchr(directory, '/');
   bool whole = slash != NULL && slash != directory;
   if (whole) *slash = '\0';
-  int descriptor = open_grant(policy, around, "fs.command", whole ? directory : path);
+  int descriptor = open_grant(policy, "fs.command", whole ? directory : path);
   if (descriptor < 0) return;
-  if (real_path(descriptor, target, sizeof target)) add_program(around, ruleset, descriptor, target, notes);
+  if (real_path(descriptor, target, sizeof target)) add_program(ruleset, descriptor, target, notes);
   close(descriptor);
 }
 
@@ -273,14 +276,13 @@ static void written_places(const struct policy *policy, struct places *written) 
 static void add_grants(const struct policy *policy, uint64_t known, int ruleset, const struct command *command,
                        struct notes *notes) {
   static char target[4096];
-  static struct surroundings around;
   struct granted *granted = calloc(policy->grant_count + 1, sizeof *granted);
   size_t count = 0;
   if (granted == NULL) refuse(EXIT_REFUSED, "landlock.fs", "", "out of memory");
   places_of(policy, &around.hidden, &around.readonly);
   written_places(policy, &around.written);
   for (size_t i = 0; i < policy->grant_count; i++) {
-    if (!add_grant(policy, &around, known, ruleset, &policy->grants[i], target, notes)) continue;
+    if (!add_grant(policy, known, ruleset, &policy->grants[i], target, notes)) continue;
     granted[count].kind = policy->grants[i].kind;
     granted[count].target = strdup(target);
     if (granted[count++].target == NULL) refuse(EXIT_REFUSED, "landlock.fs", "", "out of memory");
@@ -293,28 +295,25 @@ static void add_grants(const struct policy *policy, uint64_t known, int ruleset,
       refuse(EXIT_REFUSED, "landlock.fs", "name the program itself", "fs.command %s: leads to %s, out of %s, which the server may write",
              command->path, real, planted);
     /* Both where it was found and where its file is: programs look for their parts beside either. */
-    add_command(policy, &around, ruleset, command->path, notes);
-    add_command(policy, &around, ruleset, command->target, notes);
+    add_command(policy, ruleset, command->path, notes);
+    add_command(policy, ruleset, command->target, notes);
   }
   notes->exec_writable |= exec_writable(granted, count);
   for (size_t i = 0; i < count; i++) free(granted[i].target);
   free(granted);
-  places_free(&around.hidden);
-  places_free(&around.readonly);
-  places_free(&around.written);
 }
 
 static void add_everything(const struct policy *policy, uint64_t known, int ruleset) {
   static struct expansion expansion;
+  places_of(policy, &around.hidden, &around.readonly);
   expansion.ruleset = ruleset;
   expansion.allowed = known;
-  places_of(policy, &expansion.hidden, &expansion.readonly);
+  expansion.hidden = around.hidden;
+  expansion.readonly = around.readonly;
   /* What may be read of it is granted later. Written, it would change the sidecar: its place with the OOM killer, say, and
    * for root the settings of the kernel. */
-  if (!places_add(&expansion.hidden, "/proc")) refuse(EXIT_REFUSED, "landlock.fs", "", "out of memory");
+  places_add_proc(&expansion.hidden);
   expand(&expansion, "/");
-  places_free(&expansion.hidden);
-  places_free(&expansion.readonly);
 }
 
 /* A ruleset whose only file rule restricts nothing: a domain is wanted, for its ptrace scope. Moving files between
@@ -343,6 +342,7 @@ void landlock_build(const struct policy *policy, const struct facts *facts, stru
   layers->ruleset = ruleset;
   if (layers->fs && policy->fs == FS_CONFINED) add_grants(policy, known, ruleset, command, notes);
   if (layers->fs && policy->fs == FS_ALL) add_everything(policy, known, ruleset);
+  if (layers->fs) layers->hidden = &around.hidden;
   if (bare) add_nothing(ruleset, facts->abi);
   /* The child's own is opened after the fork; whether there is one shows here as well. */
   if (layers->fs && (policy->proc_self || policy->proc_all) && access("/proc/self", F_OK) != 0 && notes->skipped_count < MAX_NOTES)

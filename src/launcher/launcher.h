@@ -102,6 +102,8 @@ struct facts {
   bool nproc_inert; /* only known when limit.nproc was asked for */
 };
 
+struct places;
+
 /* What the policy comes to on this kernel. */
 struct layers {
   bool fs;            /* file rules */
@@ -117,6 +119,7 @@ struct layers {
   bool signals;
   bool learn;         /* file calls are told to the supervisor, and go on */
   int ruleset;        /* -1: none; built before the fork, the child adds its /proc and applies it */
+  const struct places *hidden; /* what the ruleset leaves out; NULL: there are no file rules */
 };
 
 #define MAX_NOTES 256
@@ -153,6 +156,7 @@ bool path_contains(const char *outer, const char *inner);
 /* Paths as they really are, without symlinks. */
 struct place {
   char *path;
+  const char *of; /* the place that this is another mount of; NULL: it is none */
   bool directory;
   bool listed; /* that there is something of this name may show */
 };
@@ -161,16 +165,19 @@ struct places {
   struct place all[MAX_PLACES];
   size_t count;
 };
-/* What a policy hides, and what it keeps from being changed. Refuses when one cannot be told. */
+/* What a policy hides, and what it keeps from being changed, by all its names. Refuses when one cannot be told. */
 void places_of(const struct policy *policy, struct places *hidden, struct places *readonly);
 /* False: there are too many, or there is no memory. */
 bool places_add(struct places *places, const char *path);
-void places_free(struct places *places);
+/* /proc and wherever else it is mounted. */
+void places_add_proc(struct places *hidden);
+/* Whether `path` lies in the place, or, of a hidden file, begins with its name. */
+bool place_covers(const struct place *place, const char *path, bool hidden);
 /* The first hidden place that `path` lies in, or, of a file, whose name `path` begins with; NULL: none. */
-const char *places_covering(const struct places *hidden, const char *path);
+const struct place *places_covering(const struct places *hidden, const char *path);
 /* The first that lies in `path`, that `path` lies in; both are true of equal ones. NULL: none. */
-const char *places_below(const struct places *places, const char *path);
-const char *places_around(const struct places *places, const char *path);
+const struct place *places_below(const struct places *places, const char *path);
+const struct place *places_around(const struct places *places, const char *path);
 struct expansion {
   int ruleset;
   uint64_t allowed;
@@ -182,6 +189,13 @@ struct expansion {
  * readonly no more than reading and executing. */
 void expand(struct expansion *expansion, const char *from);
 int landlock_allow(int ruleset, int descriptor, uint64_t allowed);
+/* Opens `path`, close-on-exec, if no part of it is a symlink: what it was when its links were followed, or nothing. */
+int open_real(const char *path, int flags);
+
+/* ---- mounts.c ---- */
+/* Adds to `places`, for those from `from` on, the names that they have through other mounts. False: these cannot be told, or
+ * there are too many. `hidden`: what begins with the name of a file belongs to it. */
+bool mounts_add_names(struct places *places, size_t from, bool hidden);
 
 /* ---- seccomp.c ---- */
 /* In the child: installs the filter. The listener's descriptor, -1 without one, -2 with errno. */
@@ -197,7 +211,7 @@ struct child_message {
   enum mechanism mechanism;
   bool exec; /* it is the program that could not be run */
   unsigned char results[M_COUNT];
-  char what[120];
+  char what[512];
 };
 struct start {
   struct policy *policy;

@@ -276,7 +276,8 @@ static bool complete(struct reading *reading) {
   if (!policy->fs_given) return bad(reading, "missing: fs");
   if (!policy->net_given) return bad(reading, "missing: net");
   if (!policy->filter_given) return bad(reading, "missing: filter");
-  if (policy->fs == FS_ALL && policy->hidden_count == 0 && policy->readonly_count == 0) policy->fs = FS_OPEN;
+  /* A launcher that serves keeps itself from being changed, whatever the policy says. */
+  if (policy->fs == FS_ALL && !reading->serve && policy->hidden_count == 0 && policy->readonly_count == 0) policy->fs = FS_OPEN;
   if (policy->net == NET_BROKER && (policy->proxy_length == 0 || policy->token[0] == '\0'))
     return bad(reading, "net broker: needs proxy and token");
   if (policy->net == NET_PORT_ONLY && policy->proxy_length == 0) return bad(reading, "net port-only: needs proxy");

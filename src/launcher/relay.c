@@ -148,7 +148,7 @@ static void read_first(const struct floor *floor) {
   char problem[512];
   if (!policy_read(&policy, text, length, true, problem, sizeof problem)) turn_away(problem);
   for (size_t i = 0; i < floor->own_count; i++) policy.readonly[policy.readonly_count++] = floor->own[i];
-  if (floor->landlock && policy.fs == FS_OPEN) turn_away("this launcher requires landlock: fs confined, or all with hidden paths");
+  if (floor->landlock && policy.fs == FS_OPEN) turn_away("this launcher requires landlock: fs confined or all");
   if (floor->seccomp && !policy.filter) turn_away("this launcher requires seccomp: filter on");
   if (floor->broker && policy.net != NET_BROKER && policy.net != NET_NONE) turn_away("this launcher requires the broker: net broker or none");
 }

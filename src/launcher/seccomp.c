@@ -319,7 +319,8 @@ static void rules(struct program *program, const struct policy *policy, const st
   else if (layers->truncate_rule) truncation(program);
   controls(program, layers);
   network(program, policy, layers);
-  refuse_bits(program, NR_clone, 0, 0x7E020000U, DENY(EPERM));
+  /* Namespaces; and CLONE_PARENT (0x8000): children stay below those who made them, where they are looked for. */
+  refuse_bits(program, NR_clone, 0, 0x7E028000U, DENY(EPERM));
   rule(program, NR_clone3, DENY(ENOSYS));
   death_signal(program);
   own_filters(program);

@@ -14,31 +14,29 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* What could be opened before and must not be now; NULL: nothing fit. */
+/* What could be opened before and must not be now: something that is not granted (NULL: nothing fit), and all that is hidden. */
 static const char *denied_path;
+static bool tested[MAX_PLACES];
 
 static bool granted(const struct policy *policy, const char *path) {
-  if (policy->fs == FS_ALL) return false;
   for (size_t i = 0; i < policy->grant_count; i++)
     if (path_contains(policy->grants[i].path, path)) return true;
   return policy->proc_all && path_contains("/proc", path);
 }
 
+static long opened(const char *path) {
+  int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  if (descriptor >= 0) close(descriptor);
+  return descriptor;
+}
+
 /* A path that a file permission denies anyhow proves nothing, so it is opened once before. */
 void selftest_prepare(const struct policy *policy, const struct layers *layers) {
   static const char *const usual[] = {"/", "/proc", "/sys", "/dev", "/etc", "/tmp"};
-  denied_path = NULL;
   if (!layers->fs) return;
-  bool all = policy->fs == FS_ALL;
-  size_t count = all ? policy->hidden_count : sizeof usual / sizeof usual[0];
-  for (size_t i = 0; i < count; i++) {
-    const char *path = all ? policy->hidden[i] : usual[i];
-    int descriptor = granted(policy, path) ? -1 : open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (descriptor < 0) continue;
-    close(descriptor);
-    denied_path = path;
-    return;
-  }
+  for (size_t i = 0; i < layers->hidden->count; i++) tested[i] = opened(layers->hidden->all[i].path) >= 0;
+  for (size_t i = 0; policy->fs == FS_CONFINED && denied_path == NULL && i < sizeof usual / sizeof usual[0]; i++)
+    if (!granted(policy, usual[i]) && opened(usual[i]) >= 0) denied_path = usual[i];
 }
 
 struct testing {
@@ -64,12 +62,6 @@ static bool expect(struct testing *testing, enum mechanism mechanism, const char
   snprintf(testing->message->what, sizeof testing->message->what, "%s: expected %s, got %s", what,
            error == 0 ? "success" : strerror(error), got == 0 ? "success" : got < 0 ? "a made-up failure" : strerror(got));
   return false;
-}
-
-static long opened(const char *path) {
-  int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-  if (descriptor >= 0) close(descriptor);
-  return descriptor;
 }
 
 static long made(int family, int type, int protocol) {
@@ -115,8 +107,16 @@ static bool test_limits(struct testing *testing) {
 }
 
 static bool test_files(struct testing *testing) {
-  if (!testing->start->layers->fs || denied_path == NULL) return true;
-  return expect(testing, M_FS, "opening a path that is not granted", opened(denied_path), EACCES);
+  const struct layers *layers = testing->start->layers;
+  if (!layers->fs) return true;
+  if (denied_path != NULL && !expect(testing, M_FS, "opening a path that is not granted", opened(denied_path), EACCES)) return false;
+  for (size_t i = 0; i < layers->hidden->count; i++) {
+    char what[300];
+    if (!tested[i]) continue;
+    snprintf(what, sizeof what, "opening the protected path %s", layers->hidden->all[i].path);
+    if (!expect(testing, M_FS, what, opened(layers->hidden->all[i].path), EACCES)) return false;
+  }
+  return true;
 }
 
 /* The supervisor is outside: with Landlock's scope the kernel refuses, without it the filter or the broker. */

@@ -24,7 +24,7 @@
  * do not come round within a tick. */
 struct identity {
   char state;
-  pid_t parent;
+  pid_t parent, group;
   unsigned long long start;
 };
 
@@ -32,8 +32,8 @@ static bool identify(const char *path, struct identity *found) {
   char stat[1024];
   if (read_small(AT_FDCWD, path, stat, sizeof stat) <= 0) return false;
   const char *behind = strrchr(stat, ')');
-  return behind != NULL && sscanf(behind + 1, " %c %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
-                                  &found->state, &found->parent, &found->start) == 3;
+  return behind != NULL && sscanf(behind + 1, " %c %d %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
+                                  &found->state, &found->parent, &found->group, &found->start) == 4;
 }
 
 static bool identify_pid(pid_t pid, struct identity *found) {
@@ -58,11 +58,20 @@ static size_t children_by_scan(pid_t parent, pid_t *into, size_t most) {
   return count;
 }
 
-/* Children of all threads of `parent`: a thread that forked is the one that has them. `running`, unless NULL, becomes true
- * when one of the threads may still do something: it runs, or waits without being stopped. */
-static size_t children_of(pid_t parent, pid_t *into, size_t most, bool *running) {
+/* What the busiest thread of a process is at. Who is in an uninterruptible wait stops, or dies, when that is over. */
+enum motion { STOPPED, HELD, RUNNING };
+
+static enum motion motion_of(char state) {
+  if (state == 'R' || state == 'S') return RUNNING;
+  return strchr("TtZX", state) != NULL ? STOPPED : HELD;
+}
+
+/* Children of all threads of `parent`: a thread that forked is the one that has them. `motion`, unless NULL, is of each
+ * thread before its children were read. */
+static size_t children_of(pid_t parent, pid_t *into, size_t most, enum motion *motion) {
   static char text[MOST_PIDS * 8];
   char path[320];
+  if (motion != NULL) *motion = STOPPED;
   snprintf(path, sizeof path, "/proc/%d/task", parent);
   DIR *tasks = opendir(path);
   if (tasks == NULL) return 0;
@@ -73,8 +82,7 @@ static size_t children_of(pid_t parent, pid_t *into, size_t most, bool *running)
     if (!isdigit((unsigned char)entry->d_name[0])) continue;
     struct identity thread;
     snprintf(path, sizeof path, "/proc/%d/task/%s/stat", parent, entry->d_name);
-    /* In an uninterruptible wait it stops, or dies, when that is over. */
-    if (running != NULL && identify(path, &thread) && (thread.state == 'R' || thread.state == 'S')) *running = true;
+    if (motion != NULL && identify(path, &thread) && motion_of(thread.state) > *motion) *motion = motion_of(thread.state);
     snprintf(path, sizeof path, "/proc/%d/task/%s/children", parent, entry->d_name);
     if (read_small(AT_FDCWD, path, text, sizeof text) < 0) {
       known = errno != ENOENT;
@@ -91,78 +99,127 @@ static size_t children_of(pid_t parent, pid_t *into, size_t most, bool *running)
 
 /* Somebody below, and that it is: `start` is of the process that was found to be one. */
 struct member {
-  pid_t pid;
+  pid_t pid, group;
   unsigned long long start;
+  bool direct; /* a child of this process */
+  bool still;  /* it was stopped when its children were read: it has made no more since, unless somebody woke it */
 };
 static struct member members[MOST_PIDS];
+static size_t member_count;
+
+/* A bit for each number that a process can have. */
+typedef unsigned char numbers[(1 << 22) / 8];
+static numbers known, known_groups;
+
+static bool has(const numbers set, pid_t number) { return (set[number / 8] >> (number % 8) & 1) != 0; }
+static void add(numbers set, pid_t number) { set[number / 8] |= (unsigned char)(1 << number % 8); }
+
+static void forget_members(void) {
+  while (member_count > 0) {
+    const struct member *member = &members[--member_count];
+    known[member->pid / 8] = known_groups[member->group / 8] = 0;
+  }
+}
 
 static void send_to(int process, int number) { syscall(NR_pidfd_send_signal, process, number, NULL, 0U); }
 
 static int open_process(pid_t pid) { return (int)syscall(NR_pidfd_open, pid, 0U); }
 
-/* Stops a child of `parent`, NULL for this process, and fills `member`. False: it is none any more.
+/* A child of this process keeps its number until it is reaped here. Deeper ones are reaped by others, and their numbers may be
+ * somebody else's at any time. So the descriptor comes first, then the look at who has the number now: is what the descriptor
+ * stands for still there, it is what was looked at; else the signal goes nowhere. */
+static void signal_member(const struct member *member, int number) {
+  if (member->direct) {
+    kill(member->pid, number);
+    return;
+  }
+  struct identity now;
+  int process = open_process(member->pid);
+  if (process >= 0 && identify_pid(member->pid, &now) && now.start == member->start) send_to(process, number);
+  if (process >= 0) close(process);
+}
+
+/* All at once, those included that are being made: a bomb makes thousands while they are stopped one by one. A server is in a
+ * session of its own, whose groups nobody else can join. */
+static void stop_group(pid_t group) {
+  if (group <= 1 || group == getpgrp() || has(known_groups, group)) return;
+  add(known_groups, group);
+  kill(-group, SIGSTOP);
+}
+
+/* Stops and lists a child of `parent`, NULL for this process. False: it may not be stopped yet, or is no child any more.
  *
- * A child of this process keeps its number until it is reaped here. Deeper ones are reaped by others, and their numbers may
- * be somebody else's at any time. So the descriptor comes first, then the look at who has the number now, and at whether
- * the parent is still who it was: is what the descriptor stands for still there, it is what was looked at; else the signal
- * goes nowhere. Who was below once stays below: the reaper of orphans is this process, or below it. */
-static bool stop(pid_t pid, const struct member *parent, struct member *member) {
-  struct identity own = {'?', 0, 0}, above;
+ * Looked at is also whether the parent is still who it was. Who was below once stays below: the reaper of orphans is this
+ * process, or below it. */
+static bool stop(pid_t pid, const struct member *parent) {
+  struct identity own = {'?', 0, 0, 0}, above;
   int process = parent == NULL ? -1 : open_process(pid);
   bool seen = identify_pid(pid, &own);
   bool ours = parent == NULL || (process >= 0 && seen && own.parent == parent->pid && own.start >= parent->start &&
                                  identify_pid(parent->pid, &above) && above.start == parent->start);
+  if (ours && own.state != 'T') stop_group(own.group);
   if (ours && own.state != 'T' && parent == NULL) kill(pid, SIGSTOP);
   if (ours && own.state != 'T' && parent != NULL) send_to(process, SIGSTOP);
   if (process >= 0) close(process);
-  *member = (struct member){pid, seen ? own.start : 0};
-  return ours;
+  if (!ours) return false;
+  members[member_count++] = (struct member){pid, own.group, own.start, parent == NULL, false};
+  add(known, pid);
+  return own.state == 'T';
 }
 
-/* Stops everybody from the top down and lists them, parents first: a stopped process makes no more. `direct`: so many, at the
- * start of the list, are children of this process. `running`: somebody may not have been stopped yet, or is not listed. */
-static size_t stop_all(size_t *direct, bool *running) {
+/* True: all of these are stopped. */
+static bool stop_children(const pid_t *pids, size_t count, const struct member *parent) {
+  bool stopped = true;
+  for (size_t i = 0; i < count; i++) {
+    if (has(known, pids[i])) continue;
+    if (member_count == MOST_PIDS) return false;
+    if (!stop(pids[i], parent)) stopped = false;
+  }
+  return stopped;
+}
+
+/* Stops everybody from the top down and lists them, parents first. Those that were still are passed over, so that new ones
+ * are found sooner than they are made; unless `all`, as somebody may have woken them, or left them a child. True: nobody runs. */
+static bool stop_members(bool all) {
   static pid_t pids[MOST_PIDS];
-  size_t count = 0, found = children_of(getpid(), pids, MOST_PIDS, NULL);
-  for (size_t i = 0; i < found; i++) stop(pids[i], NULL, &members[count++]);
-  *direct = count;
-  *running = false;
-  for (size_t at = 0; at < count; at++) {
-    struct member parent = members[at];
-    found = children_of(parent.pid, pids, MOST_PIDS, running);
-    for (size_t i = 0; i < found && count < MOST_PIDS; i++)
-      if (stop(pids[i], &parent, &members[count])) count++;
+  size_t met = member_count;
+  bool stopped = stop_children(pids, children_of(getpid(), pids, MOST_PIDS, NULL), NULL);
+  for (size_t at = 0; at < member_count; at++) {
+    struct member *member = &members[at];
+    if (member->still && !all) continue;
+    enum motion motion;
+    size_t found = children_of(member->pid, pids, MOST_PIDS, &motion);
+    /* It was woken. */
+    if (at < met && motion == RUNNING) signal_member(member, SIGSTOP);
+    member->still = motion == STOPPED;
+    if (motion == RUNNING) stopped = false;
+    if (!stop_children(pids, found, member)) stopped = false;
   }
-  *running = *running || count == MOST_PIDS;
-  return count;
+  return stopped;
 }
 
-/* From the bottom up: the orphans of one that dies would be elsewhere in the tree than where they were found. */
-static void kill_all(size_t count, size_t direct) {
-  while (count-- > direct) {
-    struct identity now;
-    int process = open_process(members[count].pid);
-    if (process >= 0 && identify_pid(members[count].pid, &now) && now.start == members[count].start) send_to(process, SIGKILL);
-    if (process >= 0) close(process);
+/* True: nobody can run. */
+static bool freeze(void) {
+  uint64_t end = now_ms() + FREEZE_MS;
+  forget_members();
+  while (!stop_members(false) || !stop_members(true)) {
+    if (now_ms() >= end) return false;
+    sched_yield();
   }
-  for (size_t i = 0; i < direct; i++) kill(members[i].pid, SIGKILL);
+  return true;
 }
 
 bool tree_kill(unsigned ms, pid_t child, int *status) {
   uint64_t end = now_ms() + ms;
   for (;;) {
-    size_t count, direct;
-    bool running, any = false;
+    bool any = false;
     /* Who is killed one by one while others fork has new ones sooner than the next is found, and each death makes room under
      * the limit of processes. Members can wake each other for ever, so it is not waited for. */
-    uint64_t freeze_end = now_ms() + FREEZE_MS;
-    do {
-      count = stop_all(&direct, &running);
-      if (running) sched_yield();
-    } while (running && now_ms() < freeze_end);
-    kill_all(count, direct);
+    bool frozen = freeze();
+    /* From the bottom up: the orphans of one that dies would be elsewhere in the tree than where they were found. */
+    for (size_t i = member_count; i-- > 0;) signal_member(&members[i], SIGKILL);
     /* Without /proc nobody is listed. */
-    if (count == 0 && child > 0) kill(child, SIGKILL);
+    if (member_count == 0 && child > 0) kill(child, SIGKILL);
     pid_t reaped;
     int ended = 0;
     while ((reaped = waitpid(-1, &ended, WNOHANG | __WALL)) > 0) {
@@ -173,7 +230,7 @@ bool tree_kill(unsigned ms, pid_t child, int *status) {
     }
     if (reaped < 0 && errno == ECHILD) return true;
     /* Left are those that the kernel holds in a wait, killed already. Who can still run is not left alone. */
-    if (now_ms() >= end && !running) return false;
+    if (now_ms() >= end && frozen) return false;
     if (!any) nanosleep(&(struct timespec){0, 200000}, NULL);
   }
 }

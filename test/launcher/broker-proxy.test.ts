@@ -145,6 +145,32 @@ t.test('a proxy that resets the connection refuses', async (t) => {
   t.equal(await connecting(t, ({ socket }) => void socket.resetAndDestroy()), ECONNREFUSED)
 })
 
+t.test('a connection that was made ahead and has ended is replaced once, by a new one', async (t) => {
+  for (const [ended, error] of [
+    [1, 0],
+    [2, ECONNREFUSED],
+  ] as const)
+    for (const end of ['destroy', 'resetAndDestroy'] as const) {
+      const proxy = await playProxy(t, ({ socket }) => {
+        const number = proxy.asked.length
+        if (number > 1 && number <= 1 + ended) socket[end]()
+        else socket.end(consent)
+      })
+      const text = await scripted(
+        t,
+        proxy.port,
+        `for port in (80, 81):
+    s = socket.socket()
+    print(s.connect_ex(('198.51.100.1', port)))`,
+      )
+      t.equal(text, `0\n${error}\n`, `${ended} ${end}`)
+      t.same(
+        proxy.asked.map(({ target }) => target),
+        ['198.51.100.1:80', '198.51.100.1:81', '198.51.100.1:81'],
+      )
+    }
+})
+
 t.test('a proxy that says nothing, or never the end, is waited for until the deadline', async (t) => {
   const start = performance.now()
   t.equal(await connecting(t, () => {}), ETIMEDOUT)

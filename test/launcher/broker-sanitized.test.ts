@@ -88,6 +88,7 @@ t.test('answers of any bytes: no fault in the broker', async (t) => {
   const options = ['--proxy', `127.0.0.1:${proxy.port}`]
   const outcome = await run(t, driver, options, [child, 'flood', '4', '250', '0'])
   t.equal(outcome.stderr, '')
-  t.equal(turn, 1000)
+  // An empty answer on a connection that was made ahead is asked for once more.
+  t.ok(turn >= 1000 && turn < 2000, `${turn}`)
   clean(t, outcome)
 })

@@ -1,9 +1,13 @@
+import { spawnSync } from 'node:child_process'
 import {
   chmodSync,
   chownSync,
   existsSync,
+  linkSync,
   mkdirSync,
   readFileSync,
+  realpathSync,
+  renameSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
@@ -169,6 +173,23 @@ for (const uid of uids) {
       t.ok(skipped.status[0].skipped.includes(at('nowhere')))
     })
 
+    t.test('where links were followed already, one that is there all the same leads nowhere', async (t) => {
+      const { at } = folders(t, uid)
+      symlinkSync(at('gone'), at('dangling'))
+      symlinkSync(at('secret'), at('link'))
+      for (const path of [at('dangling'), at('dangling/x'), at('link/none'), at('link/file')]) {
+        const records = [...confined.filter((each) => !/ \/(lib|lib64|bin|sbin)$/.test(each)), 'fs.nolinks 1']
+        for (const name of ['/lib', '/lib64', '/bin', '/sbin'])
+          if (existsSync(name)) records.push(`fs.rx? ${realpathSync(name)}`)
+        const script = shell(`cat ${at('link/file')}; echo ran`)
+        const skipped = await launched(t, [...records, `fs.r? ${path}`], script, { uid })
+        t.equal(skipped.out, 'ran\n', path)
+        t.ok(skipped.status[0].skipped.includes(path))
+        const refused = await launched(t, [...records, `fs.r ${path}`], script, { uid })
+        t.same([refused.code, refused.out], [126, ''])
+      }
+    })
+
     t.test(
       'of /proc it sees itself, or everything; the environment of another process it never sees',
       async (t) => {
@@ -293,6 +314,19 @@ for (const uid of uids) {
         { uid },
       )
       t.ok(mechanism(status[0], 'landlock.fs').gaps.includes('exec-writable'))
+      for (const path of [at('write/deep'), at('write/program')]) {
+        if (path === at('write/deep')) mkdirSync(path)
+        else writeFileSync(path, '#!/bin/sh\n', { mode: 0o755 })
+        const below = await launched(
+          t,
+          [...confined, `fs.rw ${at('write')}`, `fs.rx ${path}`],
+          ['/bin/true'],
+          {
+            uid,
+          },
+        )
+        t.ok(mechanism(below.status[0], 'landlock.fs').gaps.includes('exec-writable'), path)
+      }
       writeFileSync(at('program'), '#!/bin/sh\n', { mode: 0o755 })
       const beside = await launched(
         t,
@@ -451,6 +485,70 @@ for (const uid of uids) {
       },
     )
 
+    t.test('a program in a folder that is written runs nothing out of another one', async (t) => {
+      const { at } = folders(t, uid)
+      for (const name of ['write/app', 'write/app/data']) {
+        mkdirSync(at(name))
+        chmodSync(at(name), 0o777)
+      }
+      for (const name of ['write/app/main', 'write/app/data/made'])
+        writeFileSync(at(name), '#!/bin/sh\necho ran\n', { mode: 0o755 })
+      const { out, err, status } = await launched(
+        t,
+        [
+          ...confined,
+          `fs.rw ${at('write')}`,
+          `fs.rw ${at('write/app/data')}`,
+          `fs.program ${at('write/app')}`,
+        ],
+        shell(`${at('write/app/main')}; ${at('write/app/data/made')}`),
+        { uid },
+      )
+      t.equal(out, 'ran\n')
+      t.match(err, /made: Permission denied/)
+      t.ok(mechanism(status[0], 'landlock.fs').gaps.includes('exec-writable'))
+    })
+
+    t.test('each hidden path is tried before the server runs, by all its names', async (t) => {
+      const { at } = folders(t, uid)
+      linkSync(at('secret/deep/file'), at('secret/deep/linked'))
+      for (const scope of ['all', 'confined']) {
+        const records = ['v 1', `fs ${scope}`, ...confined.slice(2), `fs.hide ${at('read')}`]
+        if (scope === 'confined') records.push(`fs.r ${at('secret/deep/linked')}`)
+        const { code, out, status } = await launched(
+          t,
+          [...records, `fs.hide ${at('secret/deep/file')}`],
+          shell('echo ran'),
+          { uid },
+        )
+        t.same([code, out], [126, ''], scope)
+        const reason = `self-test: opening the protected path ${at('secret/deep/file')}: expected Permission denied, got success`
+        t.match(status, [{ event: 'refused', mechanism: 'landlock.fs', reason }])
+      }
+    })
+
+    t.test('no link is followed on the way to what is hidden', async (t) => {
+      const { root, at } = folders(t, uid)
+      const part = 'x'.repeat(200)
+      const way = Array(12).fill(part).join('/')
+      // Longer than a path may be: nobody can say what it really is, but it leads there.
+      for (const half of ['secret', 'rest']) mkdirSync(at(`${half}/${way}`), { recursive: true })
+      writeFileSync(at(`rest/${way}/far`), 'far')
+      renameSync(at(`rest/${part}`), at(`secret/${way}/${part}`))
+      t.teardown(() => renameSync(at(`secret/${way}/${part}`), at(`rest/${part}`)))
+      symlinkSync(way, at(`secret/${way}/next`))
+      symlinkSync(at(`secret/${way}/next`), at('way'))
+      t.equal(readFileSync(at('way/far'), 'utf8'), 'far')
+      const { out, err } = await launched(
+        t,
+        ['v 1', 'fs all', ...confined.slice(2, 5), `fs.hide ${at('secret')}`, `fs.hide ${at('way/later')}`],
+        shell(`cat ${at('way/far')}; cat ${join(root, 'read/file')}`),
+        { uid },
+      )
+      t.equal(out, 'in read')
+      t.match(err, /Permission denied/)
+    })
+
     t.test('a link that the server may have laid is not followed out of where it writes', async (t) => {
       const { at } = folders(t, uid)
       mkdirSync(at('write/v1'))
@@ -482,3 +580,111 @@ for (const uid of uids) {
     })
   })
 }
+
+const noMounts: string | false =
+  process.getuid?.() !== 0
+    ? 'only root mounts'
+    : spawnSync('unshare', ['-m', 'true']).status === 0
+      ? false
+      : 'no mount namespace can be made here'
+
+t.test('what is mounted a second time', { skip: noMounts }, async (t) => {
+  const { root, at } = folders(t, 0)
+  for (const name of ['again', 'part', 'a second']) mkdirSync(at(name))
+  writeFileSync(at('alone'), '')
+  const mounts = `mount --bind ${at('secret')} ${at('again')}; mount --bind ${at('secret/deep')} ${at('part')}
+    mount --bind ${at('secret/deep')} '${at('a second')}'; mount --bind ${at('secret/deep/file')} ${at('alone')}`
+  const all = ['v 1', 'fs all', ...confined.slice(2, 5)]
+  const hide = `fs.hide ${at('secret/deep')}`
+
+  t.test('is hidden by each of its names, and nothing else is', async (t) => {
+    const files = [
+      at('secret/deep/file'),
+      at('again/deep/file'),
+      at('part/file'),
+      at('a second/file'),
+      at('alone'),
+    ]
+    const read = shell(
+      `for file in ${files.map((file) => `'${file}'`).join(' ')}; do cat "$file"; done; cat ${at('again/file')} ${at('read/file')}`,
+    )
+    const { out, err } = await launched(t, [...all, hide], read, { mounts })
+    t.equal(out, 'in secretin read')
+    t.equal(err.match(/Permission denied/g)?.length, files.length, err)
+    // One of its names, hidden, hides the others.
+    const other = await launched(t, [...all, `fs.hide ${at('part')}`], read, { mounts })
+    t.equal(other.out, 'in secretin read')
+    t.equal(other.err.match(/Permission denied/g)?.length, files.length, other.err)
+    const file = await launched(t, [...all, `fs.hide ${at('secret/deep/file')}`], read, { mounts })
+    t.equal(file.out, 'in secretin read')
+    t.equal(file.err.match(/Permission denied/g)?.length, files.length, file.err)
+  })
+
+  t.test('does not matter where nobody of this user gets to', async (t) => {
+    mkdirSync(at('closed'), { mode: 0o700 })
+    mkdirSync(at('closed/again'))
+    const closed = `mount --bind ${at('secret')} ${at('closed/again')}
+      set -- setpriv --reuid 65534 --regid 65534 --clear-groups "$@"`
+    const { out, err } = await launched(
+      t,
+      [...all, hide],
+      shell(`cat ${at('secret/deep/file')}; cat ${at('closed/again/deep/file')}; cat ${at('read/file')}`),
+      { mounts: closed },
+    )
+    t.equal(out, 'in read')
+    t.equal(err.match(/Permission denied/g)?.length, 2, err)
+  })
+
+  t.test('is kept from being changed by each of its names', async (t) => {
+    const write = shell(
+      `echo x > ${at('again/deep/file')}; echo x > ${at('part/file')}; echo x > ${at('alone')}; cat ${at('part/file')}`,
+    )
+    const { out, err } = await launched(t, [...all, `fs.readonly ${at('secret/deep')}`], write, { mounts })
+    t.equal(out, 'in secret/deep')
+    t.equal(err.match(/Permission denied/g)?.length, 3, err)
+  })
+
+  t.test('is granted by none of its names', async (t) => {
+    for (const [key, path, name] of [
+      ['fs.r', at('again'), at('again/deep')],
+      ['fs.r', at('again/deep/file'), at('again/deep')],
+      ['fs.r', at('part'), at('part')],
+      ['fs.rx', at('a second'), at('a second')],
+      ['fs.r', at('alone'), at('alone')],
+      ['fs.rw', root, undefined],
+    ] as const) {
+      const { code, out, status } = await launched(
+        t,
+        [...confined, hide, `${key} ${path}`],
+        shell('echo ran'),
+        {
+          mounts,
+        },
+      )
+      t.same([code, out], [126, ''], path)
+      const word = name !== undefined && path.startsWith(`${name}/`) ? 'belongs to' : 'contains'
+      const named = name === undefined ? at('secret/deep') : `${name}, another mount of ${at('secret/deep')}`
+      t.match(status, [
+        {
+          event: 'refused',
+          mechanism: 'landlock.fs',
+          reason: `${key} ${path}: ${word} the protected path ${named}`,
+        },
+      ])
+    }
+    const own = await launched(
+      t,
+      [...confined, `fs.readonly ${at('secret/deep')}`, `fs.rw ${at('part')}`],
+      shell('echo ran'),
+      {
+        mounts,
+      },
+    )
+    t.match(own.status, [
+      {
+        event: 'refused',
+        reason: `fs.rw ${at('part')}: would let the server change ${at('part')}, another mount of ${at('secret/deep')}, which belongs to the sidecar`,
+      },
+    ])
+  })
+})

@@ -10,6 +10,7 @@ import {
   readlinkSync,
   writeFileSync,
 } from 'node:fs'
+import { constants } from 'node:os'
 import { join } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import t, { type Test } from 'tap'
@@ -25,6 +26,7 @@ import {
   launcher,
   noLauncher,
   openFolder,
+  outcomes,
   uids,
   until,
 } from '../support/launcher.ts'
@@ -187,6 +189,29 @@ for (const uid of uids) {
       },
     )
 
+    t.test('a bomb that goes off when its tree is stopped is stopped with it', async (t) => {
+      const counter = join(openFolder(t), 'counter')
+      const running = launch(t, bare, [trees, 'bomb', '1500', '3000', counter], { uid })
+      await running.said('ready')
+      process.kill(running.pid, 'SIGQUIT')
+      const { status } = await running.done()
+      t.same(status[1], { event: 'exit', signal: 'SIGKILL', reason: 'killed', unclean: false })
+      t.same(runningProgram(trees), [])
+      const made = Number(readFileSync(counter).readBigInt64LE())
+      t.ok(made < 300, `${made} more processes`)
+    })
+
+    t.test('a server makes children of its own, and no siblings', async (t) => {
+      const program = compiled(t, 'attempts')
+      const { out } = await launched(
+        t,
+        [...confined, `fs.rx ${program}`],
+        [program, 'clone-parent', 'fork'],
+        { uid },
+      )
+      t.same(outcomes(out), { 'clone-parent': constants.errno.EPERM, fork: 0 })
+    })
+
     t.test('those that flee and those that wake the stopped end, too', async (t) => {
       const running = launch(
         t,
@@ -243,18 +268,19 @@ for (const uid of uids) {
       'only stdin, stdout and stderr are inherited; nothing is ignored or blocked; no capability is left',
       async (t) => {
         const leaked = openSync('/etc/passwd', 'r')
+        // Without a pipe, whose ends would be the shell's own for a moment.
         const { out } = await launched(
           t,
           [...confined, 'proc all'],
           shell(
-            'ls /proc/$$/fd | tr "\\n" " "; grep -E "^(SigBlk|SigIgn|CapInh|CapPrm|CapEff|CapAmb|NoNewPrivs|Seccomp):" /proc/self/status; ulimit -c',
+            'ls -m /proc/$$/fd; grep -E "^(SigBlk|SigIgn|CapInh|CapPrm|CapEff|CapAmb|NoNewPrivs|Seccomp):" /proc/self/status; ulimit -c',
           ),
           { uid },
         )
         t.ok(leaked > 2)
         t.equal(
           out.replaceAll('\t', ' '),
-          `0 1 2 SigBlk: 0000000000000000\nSigIgn: 0000000000000000\n${['CapInh', 'CapPrm', 'CapEff', 'CapAmb'].map((set) => `${set}: 0000000000000000\n`).join('')}NoNewPrivs: 1\nSeccomp: 2\n0\n`,
+          `0, 1, 2\nSigBlk: 0000000000000000\nSigIgn: 0000000000000000\n${['CapInh', 'CapPrm', 'CapEff', 'CapAmb'].map((set) => `${set}: 0000000000000000\n`).join('')}NoNewPrivs: 1\nSeccomp: 2\n0\n`,
         )
       },
     )

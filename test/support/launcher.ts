@@ -47,6 +47,8 @@ export interface Launch {
   readonly env?: Readonly<Record<string, string>>
   /** Bytes instead of records. */
   readonly policy?: Buffer
+  /** A shell script that runs before the launcher, in a mount namespace of its own; root only. */
+  readonly mounts?: string
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: the launcher's own words, looked at by tests
@@ -79,9 +81,11 @@ export function launch(
   command: readonly string[],
   how: Launch = {},
 ): Launched {
-  const { uid, seams, env } = how
+  const { uid, seams, env, mounts } = how
   const binary = (seams ?? records.some((each) => each.startsWith('test.'))) ? seamedLauncher : launcher
-  const child = spawn(binary, ['exec', '--', ...command], {
+  const own = mounts === undefined ? [] : ['unshare', '-m', '/bin/sh', '-ec', `${mounts}\nexec "$@"`, 'sh']
+  const words = [...own, binary, 'exec', '--', ...command]
+  const child = spawn(words[0] ?? '', words.slice(1), {
     stdio: ['pipe', 'pipe', 'pipe', 'pipe', 'pipe'],
     detached: true,
     env: { PATH: process.env['PATH'] ?? '', ...env },
