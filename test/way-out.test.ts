@@ -2,7 +2,8 @@
 import t, { type Test } from 'tap'
 import { WayOut } from '../src/confinement.ts'
 import type { EgressChild } from '../src/core/sandbox.ts'
-import { allow, connectHead, echo, startTcp, toLoopback, Wire } from './egress/support.ts'
+import { Egress } from '../src/egress/egress.ts'
+import { allow, closedPort, connectHead, echo, startTcp, toLoopback, Wire } from './egress/support.ts'
 import { forwardClock } from './support/forward-clock.ts'
 
 interface Line {
@@ -10,7 +11,7 @@ interface Line {
   readonly details: Readonly<Record<string, unknown>>
 }
 
-async function setup(t: Test) {
+function build() {
   const clock = forwardClock()
   const lines: Line[] = []
   const verdicts = { allowed: 0, denied: 0 }
@@ -27,7 +28,12 @@ async function setup(t: Test) {
     env: {},
     ownPorts: () => [],
   })
-  const egress = await wayOut.open()
+  return { clock, lines, verdicts, wayOut }
+}
+
+async function setup(t: Test) {
+  const { clock, lines, verdicts, wayOut } = build()
+  const egress = await wayOut.open(64)
   t.teardown(() => wayOut.close())
   const port = await startTcp(t, echo)
   /** Asks for many tunnels, one after the other. */
@@ -79,9 +85,43 @@ t.test('what was not listed is told when the flood has ended, too', async (t) =>
   clock.forward(1000)
   for (let i = 0; i < 1000 && total(false) < 30; i++) await new Promise((resolve) => setImmediate(resolve))
   t.equal(total(false), 30)
-  t.match(lines.at(-1), { outcome: 'error', details: { profile: 'p', kind: 'connections' } })
+  t.match(lines.at(-1), { outcome: 'denied', details: { profile: 'p', kind: 'connections' } })
   const before = lines.length
   clock.forward(10_000)
   await new Promise((resolve) => setImmediate(resolve))
   t.equal(lines.length, before, 'and nothing is told twice')
+})
+
+t.test('a connection that did not come about is no success in the audit log', async (t) => {
+  const { lines, egress, ask } = await setup(t)
+  const child = egress.admit(allow({ cidrs: toLoopback }), { name: 'p' })
+  const port = await closedPort()
+  await ask(child, `127.0.0.1:${port}`)
+  t.match(lines, [
+    { outcome: 'error', details: { allowed: true, port, outcome: 'failed', reason: /ECONNREFUSED/ } },
+  ])
+})
+
+t.test('a proxy that could not start is tried again, and its end is no obstacle', async (t) => {
+  const { start } = Egress
+  t.teardown(() => {
+    Egress.start = start
+  })
+  const { wayOut } = build()
+  const broken = build().wayOut
+  Egress.start = () => Promise.reject(Object.assign(new Error('too many open files'), { code: 'EMFILE' }))
+  await t.rejects(Promise.all([wayOut.open(64), wayOut.open(64)]), { code: 'EMFILE' })
+  const opening = t.rejects(broken.open(64), { code: 'EMFILE' })
+  await broken.close()
+  await opening
+  await wayOut.close()
+  Egress.start = start
+  const egress = await wayOut.open(64)
+  t.equal(await wayOut.open(64), egress)
+  const wire = new Wire(egress.port).write(
+    connectHead({ token: { reveal: () => 'x' } } as never, '127.0.0.1:1'),
+  )
+  t.equal(await wire.status(), 407)
+  wire.close()
+  await wayOut.close()
 })

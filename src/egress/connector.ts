@@ -42,10 +42,10 @@ export interface ConnectorContext {
 }
 
 /** For resolution and dial together, a little less than what the broker waits. Milliseconds. */
+const openMs = 9500
 /** Characters. */
 const maxReason = 300
-
-const openMs = 9500
+/** Characters. */
 const longestHost = 255
 
 export class Connector {
@@ -106,11 +106,11 @@ export class Connector {
   }
 
   /**
-   * Names below a wildcard can carry data in themselves: their length, and how many there are, is limited. Where any name is
-   * allowed, so is any server that data can be sent to.
+   * What a wildcard allows is asked of name servers that anybody may run, so that a name can carry data: their length, and
+   * how many there are, is limited. With `*`, too: queries may get out of a network that connections do not.
    */
   wildcardLimit(child: Child, name: string, { rule }: Ruling): Ruling | undefined {
-    if (!rule.startsWith('host:*.')) return undefined
+    if (!rule.startsWith('host:*')) return undefined
     if (name.length > child.limits.wildcardNameLength) return { allowed: false, rule: 'limit:name-length' }
     if (!child.knows(name) && !child.newNames.take()) return { allowed: false, rule: 'limit:new-names' }
     child.remember(name)
@@ -122,7 +122,10 @@ export class Connector {
     return this.#context.lookups.find(child, name, gone)
   }
 
-  /** Dials what was decided, and tells the verdict. Never throws. */
+  /**
+   * Dials what was decided. Never throws. Tells the verdict, unless there is a connection: then it is the caller's to tell
+   * ({@link connected}), who may yet find something against what is said on it.
+   */
   async open(
     child: Child,
     protocol: Protocol,
@@ -132,7 +135,7 @@ export class Connector {
   ): Promise<Opened> {
     const { refusal, ruling, addresses, port } = decision
     if (refusal !== undefined) {
-      this.tell(child, protocol, decision, ruling)
+      this.tell(child, protocol, decision, ruling, ruling.allowed ? { outcome: 'failed' } : {})
       return { refusal }
     }
     const { clock, dial, own } = this.#context
@@ -143,23 +146,27 @@ export class Connector {
       const against = this.#looped(child, dialled, port, own)
       if (against !== undefined || child.closed) {
         socket.destroy()
-        this.tell(child, protocol, decision, against ?? { allowed: false, rule: 'ended' }, address)
+        this.tell(child, protocol, decision, against ?? { allowed: false, rule: 'ended' }, { address })
         return { refusal: 'denied' }
       }
-      this.tell(child, protocol, decision, ruling, address)
       return { socket, address, refusal: undefined }
     } catch (cause) {
       const { message, timedOut } =
         cause instanceof DialError ? cause : { message: String(cause), timedOut: false }
+      const reason = `it could not be dialled: ${message}`
       this.tell(
         child,
         protocol,
         decision,
-        { ...ruling, reason: `it could not be dialled: ${message}` },
-        addresses[0],
+        { ...ruling, reason },
+        { address: addresses[0], outcome: 'failed' },
       )
       return { refusal: timedOut ? 'timeout' : 'unreachable' }
     }
+  }
+
+  connected(child: Child, protocol: Protocol, decision: Decision, address: string): void {
+    this.tell(child, protocol, decision, decision.ruling, { address, outcome: 'connected' })
   }
 
   tell(
@@ -167,7 +174,7 @@ export class Connector {
     protocol: Protocol,
     { host, port }: { host: string; port: number },
     { allowed, rule, reason }: Ruling,
-    address?: string,
+    { address, outcome }: Partial<Pick<EgressVerdict, 'address' | 'outcome'>> = {},
   ): void {
     this.#context.onVerdict({
       child: child?.name ?? 'unknown',
@@ -178,6 +185,7 @@ export class Connector {
       port,
       rule,
       address,
+      outcome,
       // It may hold what the server wrote into a handshake.
       ...(reason === undefined ? {} : { reason: reason.slice(0, maxReason) }),
     })

@@ -44,8 +44,8 @@ export async function serveDns(connection: ClientConnection, child: Child, front
 
 async function answer(query: Query, child: Child, front: Front, gone: Ending): Promise<Buffer> {
   const { name, type } = query.question
-  const tell = (ruling: Ruling): void =>
-    front.connector.tell(child, 'dns', { host: name ?? '', port }, ruling)
+  const tell = (ruling: Ruling, outcome?: 'failed'): void =>
+    front.connector.tell(child, 'dns', { host: name ?? '', port }, ruling, { outcome })
   if (!child.queries.take()) {
     tell({ allowed: false, rule: 'limit:queries' })
     return answerTo(query, rcodes.refused)
@@ -67,7 +67,7 @@ async function answer(query: Query, child: Child, front: Front, gone: Ending): P
     }
     const missing = await missingCode(child, name, front, gone)
     if (missing !== undefined) {
-      tell({ ...ruling, reason: 'the name could not be resolved' })
+      tell({ ...ruling, reason: 'the name could not be resolved' }, 'failed')
       return answerTo(query, missing)
     }
   }

@@ -53,6 +53,8 @@ const strangerMs = 10_000
  */
 const mostStrangers = 512
 const mostConnections = 1024
+/** Of connections that are not yet accepted, as far as the kernel allows (somaxconn): one that finds it full waits a second. */
+const backlog = 4096
 const loopback = '127.0.0.1'
 const socksVersion = 5
 
@@ -104,7 +106,7 @@ export class Egress {
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
     return new Promise((resolve, reject) => {
       server.once('error', reject)
-      server.listen({ host: loopback, port: 0 }, () => {
+      server.listen({ host: loopback, port: 0, backlog }, () => {
         server.off('error', reject)
         resolve(new Egress(context, server))
       })
@@ -134,6 +136,11 @@ export class Egress {
         child.close()
       },
     }
+  }
+
+  /** @param processes that there may be at once; each has a share of the connections. Default 64 */
+  share(processes: number): void {
+    this.#places.share(processes)
   }
 
   /** Ends all connections; every token is void. */

@@ -35,6 +35,7 @@ export async function forward(
   const decision = await front.connector.decide(child, target, gone)
   const opened = await front.connector.open(child, 'http', decision, startedAt, gone)
   if (opened.refusal !== undefined) return opened.refusal
+  front.connector.connected(child, 'http', decision, opened.address)
 
   const upstream = opened.socket
   const request = httpRequest({
@@ -62,7 +63,9 @@ async function exchange(
   request: ClientRequest,
 ): Promise<boolean | Refusal> {
   const { socket } = connection
-  request.on('continue', () => void socket.write('HTTP/1.1 100 Continue\r\n\r\n'))
+  // One, for whoever waits for it: an upstream can send them without end, and they would pile up for a client that does not read.
+  if (head.minor === 1 && valuesOf(head.headers, 'expect').length > 0)
+    request.once('continue', () => void socket.write('HTTP/1.1 100 Continue\r\n\r\n'))
   const answered = new Promise<IncomingMessage | undefined>((resolve) => {
     request.on('response', resolve)
     // Also after an answer, when nobody waits for it any more.

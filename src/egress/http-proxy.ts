@@ -113,7 +113,7 @@ async function serveConnect(
     return
   }
   if (!answered) socket.write(established)
-  await tunnel(connection, opened.socket, { child, protocol, decision, front })
+  await tunnel(connection, opened, { child, protocol, decision, front })
 }
 
 /** Of a target that may be wrong; without what may be secret: user information, path and query. */

@@ -25,7 +25,10 @@ export class LookupError extends Error {
 /** At once, for one child and for all: the system's resolver holds a thread for each, which the sidecar needs, too. */
 const perOwner = 2
 const inAll = 3
+/** Of a lookup, from its turn on. Milliseconds. */
 const timeoutMs = 5000
+/** Of a lookup and the wait for its turn, a little less than a connection may take to open. Milliseconds. */
+const totalMs = 9000
 
 const noSuchName = new Set(['ENOTFOUND', 'ENODATA', 'EAI_NONAME', 'EAI_NODATA'])
 
@@ -34,7 +37,10 @@ interface Waiting {
   start(): void
 }
 
-/** Lookups of all children, in turn: a name server that is slow for one does not take the resolver from the others. */
+/**
+ * Lookups of all children, in turn: a name server that is slow for one does not take the resolver from the others. Two at
+ * once are for whoever is alone; where others look up, too, each has one, so that one is left for who comes next.
+ */
 export class Lookups {
   readonly #resolve: Resolve
   readonly #clock: Clock
@@ -53,7 +59,7 @@ export class Lookups {
   /**
    * All addresses of a name, at least one.
    *
-   * @param owner who waits for no more than its share
+   * @param owner who has no more than its share
    * @throws LookupError
    */
   find(owner: object, name: string, gone: Ending): Promise<readonly string[]> {
@@ -69,13 +75,15 @@ export class Lookups {
         } else resolve(outcome)
       }
       const onGone = (): void => settle(new LookupError('failed', 'nobody waits for it any more'))
-      const timer = this.#clock.after(timeoutMs, () =>
-        settle(new LookupError('timeout', 'no answer in time')),
-      )
+      const late = (): void => settle(new LookupError('timeout', 'no answer in time'))
+      const end = this.#clock.now() + totalMs
+      let timer = this.#clock.after(totalMs, late)
       const waiting: Waiting = {
         owner,
         start: () => {
           this.#count(owner, 1)
+          timer.cancel()
+          timer = this.#clock.after(Math.min(timeoutMs, end - this.#clock.now()), late)
           // The place is free when the resolver has returned, whether or not anybody still waits: only then is its thread.
           ask(this.#resolve, name, stop.signal)
             .then(settle, (cause: unknown) => settle(faultOf(cause)))
@@ -107,13 +115,18 @@ export class Lookups {
     let first: Waiting | undefined
     let least = Number.POSITIVE_INFINITY
     for (const each of this.#waiting) {
-      if ((this.#running.get(each.owner) ?? 0) >= perOwner) continue
+      if (!this.#mayRun(each.owner)) continue
       const turn = this.#startedAt.get(each.owner) ?? 0
       if (turn >= least) continue
       least = turn
       first = each
     }
     return first
+  }
+
+  #mayRun(owner: object): boolean {
+    const running = this.#running.get(owner) ?? 0
+    return running === 0 || (running < perOwner && this.#running.size === 1)
   }
 
   #count(owner: object, by: 1 | -1): void {

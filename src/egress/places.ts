@@ -1,22 +1,25 @@
 import { readFileSync } from 'node:fs'
 
-/** So many processes at once are sure of their smallest share. */
-const processes = 64
-
 /**
- * The connections of all children together. One half is for whoever takes it; the other is for children that have little, a
- * 64th of it each: so nobody, with however many processes, takes the last place of a process that has none.
+ * The connections of all children together. One half is for whoever takes it; of the other each process has an equal share,
+ * one at least: so nobody, with however many processes, takes the last place of a process that has none. Of more processes than
+ * that half has places, the last ones are sure of none.
  */
 export class Places {
   readonly #most: number
   readonly #shared: number
-  readonly #sure: number
+  #sure = 1
 
   /** @param most at least 1 */
   constructor(most: number) {
     this.#most = most
     this.#shared = Math.ceil(most / 2)
-    this.#sure = Math.max(1, Math.floor((most - this.#shared) / processes))
+    this.share(64)
+  }
+
+  /** @param processes that there may be at once */
+  share(processes: number): void {
+    this.#sure = Math.max(1, Math.floor((this.#most - this.#shared) / processes))
   }
 
   /**

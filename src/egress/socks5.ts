@@ -50,7 +50,7 @@ export async function serveSocks5(connection: ClientConnection, front: Front): P
       return
     }
     socket.write(reply('granted'))
-    await tunnel(connection, opened.socket, { child, protocol: 'socks5', decision, front })
+    await tunnel(connection, opened, { child, protocol: 'socks5', decision, front })
   } catch (cause) {
     if (!(cause instanceof EndedEarly || cause instanceof TargetError)) throw cause
     const reason = cause instanceof TargetError ? cause.message : 'the connection ended early'

@@ -10,10 +10,10 @@ const tlsPort = 443
 /** From the answer that a tunnel is open to the end of the ClientHello. Milliseconds. */
 const helloMs = 10_000
 
-/** Passes bytes between a client and what it asked for, until both have closed. */
+/** Passes bytes between a client and what it asked for, until both have closed. Tells the verdict: one for each connection. */
 export async function tunnel(
   connection: ClientConnection,
-  upstream: Socket,
+  { socket: upstream, address }: { readonly socket: Socket; readonly address: string },
   {
     child,
     protocol,
@@ -26,12 +26,13 @@ export async function tunnel(
     connection.endAfter(helloMs)
     const ruling = await judgeHello(connection, decision.name)
     if (ruling !== undefined) {
-      front.connector.tell(child, protocol, decision, ruling)
+      front.connector.tell(child, protocol, decision, ruling, { address })
       upstream.destroy()
       socket.resetAndDestroy()
       return
     }
   }
+  front.connector.connected(child, protocol, decision, address)
   connection.endAfter(child.limits.idleMs)
   const { host, port } = decision
   const bytes = await relay(socket, upstream, reader.release(), connection.touch)

@@ -1,4 +1,4 @@
-/** Where server processes connected to and what they were kept from, in the log and the audit log. */
+/** Where server processes might connect, what came of it, and what they were kept from, in the log and the audit log. */
 import type { EgressVerdict } from '../core/sandbox.ts'
 import { Throttle } from '../core/throttle.ts'
 import type { Clock, Logger, Timer } from '../core/types.ts'
@@ -14,11 +14,18 @@ export interface EgressLogContext {
 const linesPerSecond = { allowed: 20, denied: 5 }
 const windowMs = 1000
 
-/** What counts together; a name that was looked up hides no connection, nor does a refusal. */
+/** What was decided; what came of it is another matter. */
+const texts = {
+  connections: { allowed: 'the server may connect', denied: 'the server was kept from connecting' },
+  lookups: { allowed: 'the server may look up a name', denied: 'the server was kept from looking up a name' },
+} as const
+
+/** What counts together; a name that was looked up hides no connection, nor does a refusal, nor one that failed. */
 interface Kind {
   readonly profile: string
   readonly process: number | undefined
   readonly allowed: boolean
+  readonly outcome: EgressVerdict['outcome']
   readonly kind: 'connections' | 'lookups'
 }
 
@@ -30,8 +37,8 @@ interface Window {
 
 /**
  * A line for each verdict: for each process at most 20 a second of what was allowed and 5 of what was refused, connections
- * and lookups apart. Of the others there is one line a second for each kind, with their number as `suppressed`: lines
- * without it, and those numbers, add up to all verdicts.
+ * and lookups apart, and those that failed. Of the others there is one line a second for each kind, with their number as
+ * `suppressed`: lines without it, and those numbers, add up to all verdicts.
  */
 export class EgressLog {
   readonly #context: EgressLogContext
@@ -43,9 +50,9 @@ export class EgressLog {
   }
 
   note(verdict: EgressVerdict): void {
-    const { child: profile, process, allowed, protocol, host, port, rule, address, reason } = verdict
+    const { child: profile, process, allowed, outcome, protocol, host, port, rule, address, reason } = verdict
     const { throttle, kind } = this.#window({
-      ...{ profile, process, allowed },
+      ...{ profile, process, allowed, outcome },
       kind: protocol === 'dns' ? 'lookups' : 'connections',
     })
     const suppressed = throttle.take(this.#context.clock.now())
@@ -53,8 +60,8 @@ export class EgressLog {
     this.#sum(kind, suppressed)
     this.#write(
       allowed,
-      { profile, process, protocol, host, port, rule, address, reason },
-      allowed ? 'the server connected' : 'the server was kept from connecting',
+      { profile, process, protocol, host, port, rule, address, outcome, reason },
+      texts[kind.kind][allowed ? 'allowed' : 'denied'],
     )
   }
 
@@ -64,7 +71,7 @@ export class EgressLog {
   }
 
   #window(kind: Kind): Window {
-    const key = `${kind.process} ${kind.allowed} ${kind.kind}`
+    const key = `${kind.process} ${kind.allowed} ${kind.outcome} ${kind.kind}`
     const open = this.#windows.get(key)
     if (open !== undefined) return open
     const throttle = new Throttle(linesPerSecond[kind.allowed ? 'allowed' : 'denied'])
@@ -94,6 +101,7 @@ export class EgressLog {
   ): void {
     const { log, records } = this.#context
     log[allowed ? 'debug' : 'warn'](details, text)
-    records.event('egress', { allowed, ...details }, allowed ? 'success' : 'error')
+    const failed = details['outcome'] === 'failed'
+    records.event('egress', { allowed, ...details }, allowed ? (failed ? 'error' : 'success') : 'denied')
   }
 }

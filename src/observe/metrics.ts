@@ -82,7 +82,7 @@ export function createMetrics(gauges: Gauges): MetricsRegistry {
   })
   const egress = new Counter({
     name: 'mcp_sidecar_egress_total',
-    help: 'Connections of the server, and names that it asked for, by protocol and verdict (allowed, denied).',
+    help: 'Connections and lookups that the server asked for, by protocol and verdict (allowed, denied); one that is allowed may fail.',
     labelNames: ['protocol', 'verdict'],
     registers,
   })

@@ -72,7 +72,7 @@ export class Records {
   readonly event = (
     type: AuditType,
     details: Details = {},
-    outcome: 'success' | 'error' = 'success',
+    outcome: 'success' | 'error' | 'denied' = 'success',
   ): void => {
     this.#audit()?.record({ type, outcome, details })
   }

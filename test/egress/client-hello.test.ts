@@ -177,11 +177,26 @@ t.test('with checkSni the name in the handshake must be the one that was asked f
   t.match(await secure(proxy, 'other.example.com', 'ok.example.com:443'), /ECONNRESET|closed/)
   t.match(await secure(proxy, '', 'ok.example.com:443'), /ECONNRESET|closed/)
   t.same(proxy.heard, ['ok.example.com', 'OK.example.com'], 'the others have not reached the server')
-  const denied = proxy.verdicts.filter(({ allowed }) => !allowed)
-  t.match(denied, [
-    { rule: 'sni', host: 'ok.example.com', port: 443, reason: /other\.example\.com/ },
-    { rule: 'sni', reason: /no server name/ },
-  ])
+  const address = '127.0.0.1'
+  const denied = {
+    allowed: false,
+    rule: 'sni',
+    host: 'ok.example.com',
+    port: 443,
+    address,
+    outcome: undefined,
+  }
+  t.match(
+    proxy.verdicts,
+    [
+      { allowed: true, outcome: 'connected' },
+      { allowed: true, outcome: 'connected' },
+      { ...denied, reason: /other\.example\.com/ },
+      { ...denied, reason: /no server name/ },
+    ],
+    'one for each connection',
+  )
+  t.equal(proxy.verdicts.length, 4)
   t.equal(
     await secure(proxy, 'other.example.com', '127.0.0.1:443'),
     'hello',

@@ -1,4 +1,6 @@
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
 import { createServer, get as httpGet } from 'node:http'
 import { connect as connectTcp, Socket } from 'node:net'
 import fc from 'fast-check'
@@ -17,6 +19,12 @@ import {
   tunnelTo,
   Wire,
 } from './support.ts'
+
+const somaxconn = '/proc/sys/net/core/somaxconn'
+const backlogTooShort =
+  !existsSync(somaxconn) || Number(readFileSync(somaxconn, 'latin1')) < 1500
+    ? 'this kernel lets fewer connections wait'
+    : false
 
 t.test('an allowed name is reached through a tunnel, at the address that was checked', async (t) => {
   const port = await startTcp(t, echo)
@@ -39,6 +47,7 @@ t.test('an allowed name is reached through a tunnel, at the address that was che
       port,
       rule: 'host:db.example.com',
       address: '127.0.0.1',
+      outcome: 'connected',
     },
   ])
   wire.socket.end()
@@ -240,11 +249,14 @@ t.test('a target that cannot be reached gets 502, with the broker as without', a
   const child = proxy.egress.admit(allow({ hosts: ['*.example.com'], cidrs: toLoopback }), { name: 'p' })
   t.equal(await statusOf(proxy, child, `127.0.0.1:${port}`), 502)
   t.equal(await statusOf(proxy, child, `127.0.0.1:${port}`, 'wait'), 502)
-  t.match(proxy.verdicts.at(-1), { allowed: true, protocol: 'broker', reason: /ECONNREFUSED/ })
+  t.match(proxy.verdicts.at(-1), {
+    ...{ allowed: true, protocol: 'broker', outcome: 'failed', reason: /ECONNREFUSED/ },
+  })
   t.equal(await statusOf(proxy, child, `no.example.com:${port}`), 502)
   t.match(proxy.verdicts.at(-1), {
     allowed: true,
     rule: 'host:*.example.com',
+    outcome: 'failed',
     reason: /could not be resolved/,
   })
 })
@@ -488,6 +500,24 @@ t.test('a connection on which nothing happens ends, one that shows no token soon
   t.ok(await wire.end())
 })
 
+t.test(
+  'connects wait for a proxy that is busy, as many as there may be',
+  { skip: backlogTooShort },
+  async (t) => {
+    const { egress } = await startEgress(t)
+    // Nothing is accepted meanwhile: this process waits for the other one.
+    const script = `
+    const { connect } = require('node:net')
+    let connected = 0
+    const done = () => { console.log(connected); process.exit() }
+    setTimeout(done, 10_000)
+    for (let i = 0; i < 1500; i++)
+      connect(${egress.port}, '127.0.0.1').on('error', () => {}).once('connect', () => ++connected === 1500 && done())`
+    const { stdout } = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', env: {} })
+    t.equal(Number(stdout), 1500)
+  },
+)
+
 t.test('strangers without a token make room for each other', async (t) => {
   const port = await startTcp(t, echo)
   const proxy = await startEgress(t)
@@ -518,27 +548,29 @@ t.test('a slow resolver of one child does not hold up another', async (t) => {
   for (const wire of stuck) wire.close()
 })
 
-t.test('names below a wildcard are limited in length and number, exact ones are not', async (t) => {
-  const port = await startTcp(t, echo)
-  const proxy = await startEgress(t)
-  const long = `${'a'.repeat(60)}.${'b'.repeat(60)}.${'c'.repeat(20)}.example.com`
-  proxy.names.set(long, ['127.0.0.1'])
-  const wild = proxy.egress.admit(allow({ hosts: ['*.example.com'], cidrs: toLoopback }), {
-    name: 'wild',
-    limits: { newNamesPerSecond: 1 },
+for (const hosts of ['*.example.com', '*']) {
+  t.test(`names that ${hosts} allows are limited in length and number, exact ones are not`, async (t) => {
+    const port = await startTcp(t, echo)
+    const proxy = await startEgress(t)
+    const long = `${'a'.repeat(60)}.${'b'.repeat(60)}.${'c'.repeat(20)}.example.com`
+    proxy.names.set(long, ['127.0.0.1'])
+    const wild = proxy.egress.admit(allow({ hosts: [hosts], cidrs: toLoopback }), {
+      name: 'wild',
+      limits: { newNamesPerSecond: 1 },
+    })
+    const exact = proxy.egress.admit(allow({ hosts: [long, '*'], cidrs: toLoopback }), { name: 'exact' })
+    t.equal(await statusOf(proxy, wild, `${long}:${port}`), 403)
+    t.match(proxy.verdicts.at(-1), { rule: 'limit:name-length' })
+    t.equal(await statusOf(proxy, exact, `${long}:${port}`), 200)
+    const statuses = new Map<number, number>()
+    for (let i = 0; i < 30; i++) {
+      const status = await statusOf(proxy, wild, `leak${i >> 1}.example.com:${port}`)
+      statuses.set(status, (statuses.get(status) ?? 0) + 1)
+    }
+    t.ok((statuses.get(503) ?? 0) > 5, 'after a burst of ten no more new ones pass')
+    t.ok(proxy.asked.length <= 25, 'those that do not pass are not asked for')
   })
-  const exact = proxy.egress.admit(allow({ hosts: [long], cidrs: toLoopback }), { name: 'exact' })
-  t.equal(await statusOf(proxy, wild, `${long}:${port}`), 403)
-  t.match(proxy.verdicts.at(-1), { rule: 'limit:name-length' })
-  t.equal(await statusOf(proxy, exact, `${long}:${port}`), 200)
-  const statuses = new Map<number, number>()
-  for (let i = 0; i < 30; i++) {
-    const status = await statusOf(proxy, wild, `leak${i >> 1}.example.com:${port}`)
-    statuses.set(status, (statuses.get(status) ?? 0) + 1)
-  }
-  t.ok((statuses.get(503) ?? 0) > 5, 'after a burst of ten no more new ones pass')
-  t.ok(proxy.asked.length <= 25, 'those that do not pass are not asked for')
-})
+}
 
 t.test('a redirect to a forbidden host is a second request, and is refused', async (t) => {
   const server = createServer((_, response) =>

@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type RequestListener } from 'node:h
 import type { AddressInfo } from 'node:net'
 import t from 'tap'
 import type { EgressChild } from '../../src/core/sandbox.ts'
+import { until } from '../support/launcher.ts'
 import {
   allow,
   basic,
@@ -255,6 +256,36 @@ t.test('100-continue is passed back, other expectations are refused', async (t) 
   )
   t.equal(await other.status(), 417)
   other.close()
+})
+
+t.test('of 100-continue one is passed back, to a client that expects it, however many come', async (t) => {
+  const many = 50_000
+  const port = await startTcp(t, (socket) => {
+    socket.once('data', () => {
+      socket.write('HTTP/1.1 100 Continue\r\n\r\n'.repeat(many))
+      socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+    })
+  })
+  const proxy = await startEgress(t)
+  const child = proxy.egress.admit(allow({ cidrs: toLoopback }), { name: 'p' })
+  for (const [version, header, expected] of [
+    ['1.1', '', 0],
+    ['1.1', 'Expect: 100-continue\r\n', 1],
+    ['1.0', 'Expect: 100-continue\r\n', 0],
+  ] as const) {
+    // It reads nothing until the proxy is done.
+    const wire = new Wire(proxy.egress.port)
+    wire.socket.pause()
+    wire.write(
+      `GET http://127.0.0.1:${port}/ HTTP/${version}\r\nHost: a\r\nProxy-Authorization: ${basic(child)}\r\n${header}\r\n`,
+    )
+    const before = proxy.ends.length
+    await until(() => proxy.ends.length > before, 'the whole response has been passed on')
+    wire.socket.resume()
+    const text = await wire.until('\r\n\r\nok')
+    t.equal(text.split('100 Continue').length - 1, expected, `HTTP/${version} ${header}`)
+    wire.close()
+  }
 })
 
 t.test(

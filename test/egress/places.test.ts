@@ -2,6 +2,7 @@
 import { once } from 'node:events'
 import fc from 'fast-check'
 import t from 'tap'
+import { Ending } from '../../src/egress/ending.ts'
 import { Lookups } from '../../src/egress/lookups.ts'
 import { openFilesLimit, Places } from '../../src/egress/places.ts'
 import { forwardClock } from '../support/forward-clock.ts'
@@ -44,19 +45,23 @@ t.test('whoever has many processes leaves a share to one who has none', async (t
   for (const wire of wires) wire.close()
 })
 
-t.test('a process that has nothing finds a place, whatever 63 others do', async (t) => {
+t.test('a process that has nothing finds a place, whatever all others do that there may be', async (t) => {
   holds(
     t,
     fc.property(
-      fc.integer({ min: 128, max: 2048 }),
-      fc.array(fc.tuple(fc.integer({ min: 0, max: 62 }), fc.integer({ min: 1, max: 400 }), fc.boolean()), {
-        maxLength: 300,
-      }),
-      (most, steps) => {
+      fc.integer({ min: 2, max: 512 }),
+      fc.integer({ min: 0, max: 2048 }),
+      fc.array(fc.tuple(fc.nat(), fc.integer({ min: 1, max: 400 }), fc.boolean()), { maxLength: 300 }),
+      (processes, more, steps) => {
+        const most = 2 * processes + more
         const places = new Places(most)
-        const held = Array<number>(63).fill(0)
+        places.share(processes)
+        const held = Array<number>(processes - 1).fill(0)
         let taken = 0
-        for (const [child, times, opens] of steps) {
+        // What is worst for the last one: first one takes all it can, then each of the others.
+        const greedy = held.map((_, child): [number, number, boolean] => [child, most, true])
+        for (const [any, times, opens] of [...steps, ...greedy]) {
+          const child = any % held.length
           for (let i = 0; i < times; i++) {
             const now = held[child] as number
             if (opens ? !places.free(now, taken) : now === 0) break
@@ -69,6 +74,19 @@ t.test('a process that has nothing finds a place, whatever 63 others do', async 
       },
     ),
   )
+})
+
+t.test('shares are for as many processes as there may be', async (t) => {
+  const port = await startTcp(t, echo)
+  const proxy = await startEgress(t, { maxConnections: 256 })
+  const child = proxy.egress.admit(allow({ cidrs: toLoopback }), { name: 'p' })
+  const late = proxy.egress.admit(allow({ cidrs: toLoopback }), { name: 'late' })
+  for (let i = 0; i < 128; i++) await tunnelTo(proxy, child, `127.0.0.1:${port}`)
+  proxy.egress.share(128)
+  t.equal((await tunnelTo(proxy, late, `127.0.0.1:${port}`)).status, 200)
+  t.equal((await tunnelTo(proxy, late, `127.0.0.1:${port}`)).status, 503)
+  proxy.egress.share(32)
+  t.equal((await tunnelTo(proxy, late, `127.0.0.1:${port}`)).status, 200)
 })
 
 t.test('a low limit of open files lowers what all processes may have together, and is told', async (t) => {
@@ -109,6 +127,35 @@ t.test('whoever asked least recently has the next lookup', async (t) => {
   for (const answer of answers) answer()
   await Promise.all(found)
   t.same(asked.slice(4, 12).filter((name) => name === 'two').length, 4, 'and the others take turns')
+})
+
+t.test('two processes whose lookups are slow do not make those of a third fail', async (t) => {
+  const clock = forwardClock()
+  const slow: (() => void)[] = []
+  const lookups = new Lookups(async (name) => {
+    if (name === 'slow') await new Promise<void>((resolve) => slow.push(resolve))
+    return ['192.0.2.1']
+  }, clock)
+  const gone = new Ending()
+  const [one, two, three] = [{}, {}, {}]
+  const find = (owner: object, name: string): Promise<unknown> =>
+    lookups.find(owner, name, gone).catch((cause) => cause.fault)
+  // The first one is alone, and so has two places. That is over when the others have come.
+  const stuck = ['slow', 'slow', 'slow', 'slow'].map((name) => find(one, name))
+  stuck.push(...['slow', 'slow', 'slow'].map((name) => find(two, name)))
+  t.equal(slow.length, 3)
+  const waited = find(three, 'fast')
+  const forward = async (ms: number): Promise<void> => {
+    clock.forward(ms)
+    // Behind all timers that are due then.
+    await new Promise((resolve) => setTimeout(resolve, 1))
+  }
+  await forward(8800)
+  slow.shift()?.()
+  t.same(await waited, ['192.0.2.1'], 'the time in the queue is not that of the lookup')
+  for (let i = 0; i < 10; i++) t.same(await find(three, 'fast'), ['192.0.2.1'], 'and a place is left for it')
+  await forward(10_000)
+  t.same(await Promise.all(stuck), Array(7).fill('timeout'), 'but nobody waits for ever')
 })
 
 t.test('strangers evict nobody who is showing a token', async (t) => {

@@ -6,6 +6,8 @@ import { EgressLog } from '../../src/observe/egress-log.ts'
 import { holds } from '../support/property.ts'
 
 interface Written {
+  /** The outcome of the event. */
+  readonly audited: string
   readonly at: number
   readonly allowed: boolean
   readonly process: number | undefined
@@ -43,7 +45,8 @@ function setup() {
     clock,
     log: { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') },
     records: {
-      event: (_type, details = {}) => void written.push({ at: now, ...details } as unknown as Written),
+      event: (_type, details = {}, audited = 'success') =>
+        void written.push({ at: now, audited, ...details } as unknown as Written),
     },
   })
   const stranger = (more: Partial<EgressVerdict>): void =>
@@ -61,6 +64,42 @@ t.test('names that are looked up hide no connection', async (t) => {
   for (let i = 0; i < 500; i++) note({ protocol: 'dns', port: 53 })
   note({ host: 'b.example.com' })
   t.match(written.at(-1), { allowed: true, host: 'b.example.com' })
+})
+
+t.test('nothing is said to have been connected or looked up but what was', async (t) => {
+  const { note, written, logged } = setup()
+  const reason = 'it could not be dialled: ECONNREFUSED'
+  note({ outcome: 'connected' })
+  note({ outcome: 'failed', reason })
+  note({ allowed: false, rule: 'no-rule' })
+  note({ protocol: 'dns', port: 53 })
+  note({ protocol: 'dns', port: 53, outcome: 'failed', reason: 'the name could not be resolved' })
+  note({ protocol: 'dns', port: 53, allowed: false, rule: 'no-rule' })
+  t.match(written, [
+    { audited: 'success', allowed: true, outcome: 'connected' },
+    { audited: 'error', allowed: true, outcome: 'failed', reason },
+    { audited: 'denied', allowed: false, outcome: undefined },
+    { audited: 'success', allowed: true, outcome: undefined },
+    { audited: 'error', allowed: true, outcome: 'failed' },
+    { audited: 'denied', allowed: false, outcome: undefined },
+  ])
+  t.same(logged, [
+    'debug the server may connect',
+    'debug the server may connect',
+    'warn the server was kept from connecting',
+    'debug the server may look up a name',
+    'debug the server may look up a name',
+    'warn the server was kept from looking up a name',
+  ])
+})
+
+t.test('connections that failed hide none that came about', async (t) => {
+  const { lines, note, written } = setup()
+  for (let i = 0; i < 500; i++) note({ outcome: 'failed' })
+  note({ outcome: 'connected', host: 'b.example.com' })
+  t.match(written.at(-1), { audited: 'success', host: 'b.example.com' })
+  lines.close()
+  t.match(written.at(-1), { audited: 'error', outcome: 'failed', suppressed: 480 })
 })
 
 t.test('those without a token have a budget of their own', async (t) => {
