@@ -5,7 +5,7 @@ import type { VictimFacts } from './victim.ts'
 import type { World } from './world.ts'
 
 /** Profiles that sidecars are started with (profiles.ts); `python` is `main` in front of a server in Python. */
-export type ProfileName = 'main' | 'none' | 'network' | 'proc' | 'bomb' | 'full' | 'off' | 'python'
+export type ProfileName = 'main' | 'none' | 'network' | 'public' | 'proc' | 'bomb' | 'full' | 'off' | 'python'
 
 /** Where attempts are made and what they aim at. Unconfined, bystanders take the place of sidecar and supervisor. */
 export interface Place {

@@ -82,6 +82,19 @@ export function compileInto(folder: string): void {
 }
 
 /**
+ * A copy of what was built.
+ *
+ * @param folder does not exist yet
+ * @returns the program to start
+ */
+export function copiedBuild(dist: string, folder: string): string {
+  cpSync(dist, join(folder, 'dist'), { recursive: true })
+  cpSync(join(dist, '..', 'package.json'), join(folder, 'package.json'))
+  symlinkSync(join(dist, '..', 'node_modules'), join(folder, 'node_modules'))
+  return join(folder, 'dist', 'bin', 'mcp-sidecar.js')
+}
+
+/**
  * A copy of what was built whose launcher sees less of the kernel than there is.
  *
  * @param folder does not exist yet
@@ -89,10 +102,8 @@ export function compileInto(folder: string): void {
  * @returns the program to start
  */
 export function maskedBuild(dist: string, folder: string, record: string): string {
+  const program = copiedBuild(dist, folder)
   const launchers = join(folder, 'dist', 'launcher')
-  cpSync(dist, join(folder, 'dist'), { recursive: true })
-  cpSync(join(dist, '..', 'package.json'), join(folder, 'package.json'))
-  symlinkSync(join(dist, '..', 'node_modules'), join(folder, 'node_modules'))
   const real = join(launchers, 'mcp-sidecar-launcher-test')
   const out = join(launchers, 'mcp-sidecar-launcher')
   rmSync(out)
@@ -101,5 +112,5 @@ export function maskedBuild(dist: string, folder: string, record: string): strin
   execFileSync(compiler, ['-O1', '-static', '-Wall', '-Wextra', '-Werror', ...defines, '-o', out, source], {
     stdio: 'pipe',
   })
-  return join(folder, 'dist', 'bin', 'mcp-sidecar.js')
+  return program
 }

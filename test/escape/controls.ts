@@ -202,6 +202,14 @@ export const controls: readonly Control[] = [
     /^allowed/,
   ),
   control(
+    'opens raw TCP by name in a static program',
+    async ({ session, world }) => {
+      const { result } = await session.attempt(0, ['connect-name', 'allowed.test', world.listeners.tcpPort])
+      return result['said'] ?? result['lookup']
+    },
+    /^allowed/,
+  ),
+  control(
     'opens raw TCP in a static program that does not wait',
     async ({ session, world }) =>
       (await session.attempt(0, ['connect-nonblocking', allowedAddress, world.listeners.tcpPort])).result[

@@ -12,12 +12,12 @@ export const allowedAddress = '127.0.0.2'
 const ownAddress = '127.0.0.77'
 
 export interface Listeners {
-  /** Says `allowed` to everybody who connects. */
+  /** Says `allowed` to everybody who connects; on the same port of 127.0.0.1 and ::1 is a forbidden listener. */
   readonly tcpPort: number
   /** HTTP, where `/redirect` leads to the forbidden port. */
   readonly httpPort: number
   readonly tlsPort: number
-  /** A host with TLS on port 443, which not everybody may listen on. */
+  /** A host with TLS on port 443; undefined where the kernel lets this user not listen there (EACCES). */
   readonly sniAddress: string | undefined
   /** TCP on every address, and UDP. */
   readonly forbiddenPort: number
@@ -54,18 +54,34 @@ export async function openListeners(reached: string[]): Promise<Listeners> {
   const counter = (name: string): Server =>
     createServer((socket) => {
       socket.on('error', () => {})
-      if (socket.remoteAddress?.endsWith(ownAddress) === true) waiting.shift()?.()
+      // Others that connected before may be accepted only after this one, in the same turn of the loop.
+      if (socket.remoteAddress?.endsWith(ownAddress) === true) setImmediate(waiting.shift() ?? (() => {}))
       else reached.push(name)
       socket.end('forbidden\n')
     })
 
-  const tcp = createServer((socket) => {
-    socket.on('error', () => {})
-    socket.end('allowed\n')
-  })
-  const tcpPort = await opened(tcp, { port: 0, host: allowedAddress })
-  const anywhere =
-    networkInterfaces()['lo']?.some(({ family }) => family === 'IPv6') === true ? '::' : '0.0.0.0'
+  const forbid = async (host: string, port: number): Promise<void> => {
+    await opened(counter(`tcp ${host}`), { port, host })
+  }
+
+  const hasIPv6 = networkInterfaces()['lo']?.some(({ family }) => family === 'IPv6') === true
+  const anywhere = hasIPv6 ? '::' : '0.0.0.0'
+  /** A port that is free at the one address may be taken at another. */
+  const besideForbidden = async (triesLeft = 20): Promise<number> => {
+    const tcp = createServer((socket) => {
+      socket.on('error', () => {})
+      socket.end('allowed\n')
+    })
+    const port = await opened(tcp, { port: 0, host: allowedAddress })
+    try {
+      for (const host of ['127.0.0.1', ...(hasIPv6 ? ['::1'] : [])]) await forbid(host, port)
+      return port
+    } catch (error) {
+      if (triesLeft === 0) throw error
+      return await besideForbidden(triesLeft - 1)
+    }
+  }
+  const tcpPort = await besideForbidden()
   const forbiddenPort = await opened(counter('tcp'), { port: 0, host: anywhere })
 
   const udp = createSocket(anywhere === '::' ? 'udp6' : 'udp4')
@@ -96,7 +112,10 @@ export async function openListeners(reached: string[]): Promise<Listeners> {
   })
   const sniAddress = await opened(alike, { port: 443, host: own }).then(
     () => own,
-    () => undefined,
+    (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EACCES') throw error
+      return undefined
+    },
   )
 
   return {
@@ -106,9 +125,7 @@ export async function openListeners(reached: string[]): Promise<Listeners> {
     tlsPort,
     forbiddenPort,
     ca: ca.certificate,
-    forbid: async (host, port) => {
-      await opened(counter(`tcp ${host}`), { port, host })
-    },
+    forbid,
     forbidPath: async (path) => {
       await opened(counter('unix'), { path })
     },

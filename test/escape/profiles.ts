@@ -24,6 +24,10 @@ export const namesFor = (
   'private.test': ['10.0.0.1'],
   'rebind.test': [[allowedAddress], ['127.0.0.1']],
   'mixed.test': ['127.0.0.1', allowedAddress],
+  // Names that a machine has for itself.
+  localhost: ['127.0.0.1'],
+  'localhost.localdomain': ['127.0.0.1'],
+  'ip6-localhost': ['::1'],
   // Allowed, and never connected to.
   'quiet.test': [allowedAddress],
   // Names of others.
@@ -68,6 +72,11 @@ export function profiles(
       ...main,
       filesystem: { read, write: [data], proc: 'all' },
       network: { allowCIDR: ['127.0.0.0/8'], allowHost: ['loop.test', 'sni.test'], checkSni: true },
+    },
+    // All names, and all addresses that no range of special ones holds: what is refused here, its range refuses.
+    public: {
+      filesystem: { read },
+      network: { allowHost: ['*'], allowCIDR: ['0.0.0.0/0', '::/0'] },
     },
     // Node 24 takes 600 MiB of private data before its first line runs, most of it never touched.
     bomb: {

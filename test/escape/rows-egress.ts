@@ -1,19 +1,28 @@
 /** Rows 55 to 64: the proxy, and what can be said to it. */
-import { type Attempt, inside, type Options, type Place } from './attempt.ts'
+import { type Attempt, inside, type Options, type Place, type ProfileName } from './attempt.ts'
 import { allowedAddress } from './listeners.ts'
 
 const onlyBehind: Options = { never: 'the proxy and the names are those of the sidecar' }
-const denied = ['403', '400', '502']
+/** A dial that failed is none of it: who had been dialled, had there been anybody? */
+const denied = ['403']
+const deniedOrMalformed = ['403', '400']
 const quoted = (text: string): string => JSON.stringify(text)
 
 const tunnels = (
   row: number,
   hosts: readonly (readonly [string, (place: Place) => string])[],
   held: readonly string[] = denied,
+  profiles: readonly ProfileName[] = ['main'],
 ): Attempt[] =>
   hosts.map(([title, authority]) =>
-    inside(row, title, (p) => `return probe.tunnel(${quoted(authority(p))})`, held, onlyBehind),
+    inside(row, title, (p) => `return probe.tunnel(${quoted(authority(p))})`, held, {
+      ...onlyBehind,
+      profiles,
+      seen: true,
+    }),
   )
+/** The one refuses what it does not name, the other what lies in a special range. */
+const bothWays: readonly ProfileName[] = ['main', 'public']
 
 const forbidden = ({ world }: Place): number => world.listeners.forbiddenPort
 const tcp = ({ world }: Place): number => world.listeners.tcpPort
@@ -139,28 +148,45 @@ export const egressRows: readonly Attempt[] = [
   ...tunnels(
     55,
     literals.map((host) => [`tunnels to ${host}`, (p) => `${host}:${forbidden(p)}`]),
+    denied,
+    bothWays,
   ),
-  ...tunnels(55, [
-    ['tunnels to the metadata service', () => '169.254.169.254:80'],
-    ['tunnels to the sidecar', ({ sidecar }) => `127.0.0.1:${new URL(sidecar?.url ?? 'http://x:1').port}`],
+  ...tunnels(
+    55,
     [
-      'tunnels to the admin port',
-      ({ sidecar }) => `127.0.0.1:${new URL(sidecar?.adminUrl ?? 'http://x:1').port}`,
+      ['tunnels to the metadata service', () => '169.254.169.254:80'],
+      ['tunnels to the sidecar', ({ sidecar }) => `127.0.0.1:${new URL(sidecar?.url ?? 'http://x:1').port}`],
+      [
+        'tunnels to the admin port',
+        ({ sidecar }) => `127.0.0.1:${new URL(sidecar?.adminUrl ?? 'http://x:1').port}`,
+      ],
     ],
-  ]),
+    denied,
+    bothWays,
+  ),
   ...tunnels(
     56,
     spellings.map((host) => [`tunnels to ${host}`, (p) => `${host}:${forbidden(p)}`]),
-    [...denied, 'closed'],
+    deniedOrMalformed,
   ),
   ...tunnels(
     56,
     spellings.map((host) => [`tunnels to ${host} on an allowed port`, (p) => `${host}:${tcp(p)}`]),
-    [...denied, 'closed'],
+    deniedOrMalformed,
+    bothWays,
   ),
   ...tunnels(
     57,
     rebound.map((host) => [`tunnels to ${host}`, (p) => `${host}:${tcp(p)}`]),
+    denied,
+    bothWays,
+  ),
+  ...rebound.map((host) =>
+    inside(57, `connects to ${host}`, (p) => `return probe.tcp(${quoted(host)}, ${tcp(p)})`, 'EACCES', {
+      ...onlyBehind,
+      profiles: bothWays,
+      seen: true,
+    }),
   ),
   inside(
     58,
@@ -175,7 +201,7 @@ export const egressRows: readonly Attempt[] = [
   ...tunnels(
     59,
     lookalikes.map((host) => [`tunnels to ${host}`, (p) => `${host}:${tcp(p)}`]),
-    [...denied, 'closed'],
+    deniedOrMalformed,
   ),
   ...tunnels(
     59,
@@ -191,7 +217,7 @@ export const egressRows: readonly Attempt[] = [
       ['tunnels to a port beyond all', () => 'allowed.test:65537'],
       ['tunnels to the next address', (p) => `127.0.0.3:${tcp(p)}`],
     ],
-    [...denied, 'closed'],
+    deniedOrMalformed,
   ),
   ...smuggled.map(([what, text]) =>
     inside(
@@ -234,7 +260,7 @@ export const egressRows: readonly Attempt[] = [
       const answer = await probe.exchange(host, port, one('${allowedAddress}:${p.world.listeners.httpPort}') + one('127.0.0.1:${forbidden(p)}'), (read) => read.toString().split('HTTP/1.1 ').length > 2, 1500)
       const [first, second] = [...answer.toString('latin1').matchAll(/HTTP\\/1\\.1 (\\d+)/g)].map((found) => found[1])
       return first === '200' ? String(second ?? 'closed') : 'first ' + first`,
-    [...denied, 'closed'],
+    [...deniedOrMalformed, 'closed'],
     { ...onlyBehind, seen: true },
   ),
   inside(62, 'names another server in the handshake', handshake('other.test'), 'closed', sni),

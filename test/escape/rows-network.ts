@@ -188,7 +188,11 @@ export const networkRows: readonly Attempt[] = [
       `connects to ${host}`,
       (p) => ['connect', host, port(p)],
       [...refused, 'ENETUNREACH', 'EINVAL', 'ETIMEDOUT'],
-      { profiles: ['main', 'none', 'network'], varies: 'not every way to write it is an address here' },
+      {
+        profiles: ['main', 'none', 'network', 'public'],
+        seen: true,
+        varies: 'not every way to write it is an address here',
+      },
     ),
   ),
   ...sockets.map(([name, ...args]) =>
@@ -252,6 +256,12 @@ export const networkRows: readonly Attempt[] = [
   ),
   steps(51, 'connects 10 000 times from 40 threads', flood, 'served', { free: ['served'] }),
   steps(51, 'connects beside 20 that wait', besideSlow, 'at once', { free: ['at once'] }),
+  steps(51, 'holds 10 000 sockets at once, beside another session', hoard, 'the other goes on', {
+    never: 'there is no other',
+  }),
+  steps(52, 'tries all it can to end its supervisor', crashSupervisor, 'all go on', {
+    never: 'there is none',
+  }),
   steps(52, 'loses its supervisor and connects', withoutSupervisor, 'ended', { never: 'there is none' }),
   inside(
     53,
@@ -330,6 +340,74 @@ async function besideSlow({ session, world, victim }: Place): Promise<string> {
   return outcome === 'ok' && Number(result['ms']) < 500 && result['slow'] === 0
     ? 'at once'
     : `${outcome} ${JSON.stringify(result)}`
+}
+
+/** Another server computes and connects all the while. What it waits for one answer, in milliseconds. */
+const slowestMs = 3000
+
+async function hoard({ sidecar, session, world }: Place): Promise<string> {
+  if (sidecar === undefined) return 'no sidecar'
+  const other = await sidecar.open()
+  const { tcpPort } = world.listeners
+  let held = false
+  const holding = session
+    // More connections than all servers together may have.
+    .attempt(51, ['hoard-sockets', allowedAddress, tcpPort, 500, 100, 500], { timeoutMs: 30_000 })
+    .finally(() => {
+      held = true
+    })
+  const waits: number[] = []
+  const wrong: string[] = []
+  while (!held) {
+    const begun = performance.now()
+    const said = await other.outcome(`return probe.tcp('${allowedAddress}', ${tcpPort})`)
+    waits.push(performance.now() - begun)
+    if (said !== 'allowed') wrong.push(said)
+  }
+  const { outcome, result } = await holding
+  await other.close()
+  if (outcome !== 'ok' || Number(result['sockets']) !== 10_000) return `${outcome} ${JSON.stringify(result)}`
+  // Beyond what it may have it is refused, not left waiting.
+  if (Number(result['again']) === 0 || result['other'] !== 0) return JSON.stringify(result)
+  const slowest = Math.max(...waits)
+  return wrong.length === 0 && waits.length > 2 && slowest < slowestMs
+    ? 'the other goes on'
+    : `${waits.length} answers within ${Math.round(slowest)} ms, wrong: ${[...new Set(wrong)].join(', ')}`
+}
+
+/** Whatever a server can do about who decides for it, short of what the suite itself does in the next row. */
+async function crashSupervisor({ sidecar, world, victim }: Place): Promise<string> {
+  if (sidecar === undefined) return 'no sidecar'
+  const { tcpPort } = world.listeners
+  const sessions = [await sidecar.open(), await sidecar.open()] as const
+  const pids = await Promise.all(
+    sessions.map(async (each) => Number((await each.eval('return process.ppid')).value)),
+  )
+  const [attacker] = sessions
+  const signalled = await attacker.outcome(
+    `const answers = new Set()
+     for (let signal = 0; signal <= 64; signal++) try { process.kill(process.ppid, signal); answers.add('ok') } catch ({ code }) { answers.add(code) }
+     return [...answers].join(' ')`,
+  )
+  if (signalled !== 'EPERM') return `signals: ${signalled}`
+  for (const args of [
+    ['odd-connects', allowedAddress, tcpPort],
+    ['unmap-race', allowedAddress, tcpPort, 1000],
+    ['descriptor-race', allowedAddress, tcpPort, 1000],
+    // What nobody waits for any more counts as its own for ten seconds: fewer than it may have.
+    ['die-connecting', allowedAddress, victim.slowPort, 40],
+  ]) {
+    const { outcome, result } = await attacker.attempt(52, args, { timeoutMs: 30_000 })
+    if (outcome !== 'ok') return `${args[0]}: ${outcome} ${JSON.stringify(result)}`
+  }
+  const said = await Promise.all(
+    sessions.map((each) => each.outcome(`return probe.tcp('${allowedAddress}', ${tcpPort})`)),
+  )
+  const dead = pids.filter((pid) => !alive(pid))
+  for (const each of sessions) await each.close()
+  return said.every((each) => each === 'allowed') && dead.length === 0
+    ? 'all go on'
+    : `said ${said.join(', ')}; ${dead.length} dead`
 }
 
 async function withoutSupervisor({ sidecar }: Place): Promise<string> {

@@ -51,7 +51,7 @@ const outcomeOf = ({ how, frames }: Said): string =>
 
 const shared = '--shared-pid-namespace'
 
-const rows: readonly ServeRow[] = [
+export const serveRows: readonly ServeRow[] = [
   {
     title: 'the sidecar is served',
     flags: [shared],
@@ -149,7 +149,7 @@ export async function served(world: World, found: (finding: Finding) => void): P
   const client = join(folder, 'client.mjs')
   copyFileSync(join(fixtures, 'serve-client.mjs'), client)
   chmodSync(client, 0o755)
-  for (const [index, { title, flags, act, held }] of rows.entries()) {
+  for (const [index, { title, flags, act, held }] of serveRows.entries()) {
     const begun = performance.now()
     const socket = join(folder, `${index}.sock`)
     const child = await start(world, socket, flags)

@@ -1,4 +1,4 @@
-/** Rows 17, 76, 84: profiles that must not start a server. Each is a file of its own, and what the refusal says. */
+/** Rows 17, 57, 76, 84: profiles that must not start a server. Each is a file of its own, and what the refusal says. */
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { World } from './world.ts'
@@ -32,6 +32,12 @@ export const refusedStarts: readonly RefusedStart[] = [
       },
     ],
   ),
+  ...['169.254.169.254', '127.0.0.1', '[::1]'].map((address) => ({
+    row: 57,
+    title: `has ${address} among its hosts`,
+    profile: (world: World) => ({ ...reading(world), network: { allowHost: [address] } }),
+    says: /is an address, not a name: write \S+ under allowCIDR/,
+  })),
   {
     row: 76,
     title: 'grants a path that does not exist',
