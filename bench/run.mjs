@@ -1,6 +1,6 @@
 /**
  * `node bench/run.mjs [--quick] [--only NAME,NAME] [--parts PART,PART] [--out FILE]`. A run of everything writes
- * results.md beside this file; any other only prints, unless `--out` says where to write.
+ * results.md beside this file; any other only prints, unless `--out` says where to write. Exits with 1 when a target is missed.
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -93,3 +93,5 @@ const text = new Report(results, chosen).text({
 process.stdout.write(`\n${text}`)
 const out = options.out ?? (everything && !options.quick ? here('results.md') : undefined)
 if (out) writeFileSync(out, text)
+// A target that is missed, or was not measured.
+if (text.includes('| FAIL') || / FAIL: /.test(text)) process.exitCode = 1

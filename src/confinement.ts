@@ -8,10 +8,10 @@ import type { Clock, Logger, Metrics } from './core/types.ts'
 import { Egress } from './egress/egress.ts'
 import { EgressLog } from './observe/egress-log.ts'
 import type { Records } from './observe/records.ts'
-import { fileFacts } from './sandbox/file-facts.ts'
+import { fileFacts, homeFolders } from './sandbox/file-facts.ts'
 import { findLauncher } from './sandbox/launcher.ts'
 import type { Observed } from './sandbox/observed.ts'
-import { ownCode } from './sandbox/own-code.ts'
+import { isLinkedElsewhere, ownCode } from './sandbox/own-code.ts'
 import {
   checkImplied,
   checkPaths,
@@ -20,7 +20,7 @@ import {
   ProfileError,
   readonlyPaths,
 } from './sandbox/profile.ts'
-import { programOf } from './sandbox/program.ts'
+import { type Program, programOf } from './sandbox/program.ts'
 import { baseRead } from './sandbox/records.ts'
 import { enforcementSummary } from './sandbox/report.ts'
 import { createSandbox, type Sandbox, Unenforceable } from './sandbox/sandbox.ts'
@@ -56,9 +56,33 @@ export class WayOut {
     this.#lines = new EgressLog(context)
   }
 
-  open(): Promise<Egress> {
+  /**
+   * @param processes that there may be at once, for their shares of the connections
+   * @throws the operating system's error; the next call tries again
+   */
+  async open(processes: number): Promise<Egress> {
+    this.#egress ??= this.#start()
+    const starting = this.#egress
+    try {
+      const egress = await starting
+      egress.share(processes)
+      return egress
+    } catch (thrown) {
+      if (this.#egress === starting) this.#egress = undefined
+      throw thrown
+    }
+  }
+
+  async close(): Promise<void> {
+    // A proxy that could not start has been told of already.
+    const egress = await this.#egress?.catch(() => undefined)
+    await egress?.close()
+    this.#lines.close()
+  }
+
+  #start(): Promise<Egress> {
     const { clock, log, metrics, observed, ownPorts } = this.#context
-    this.#egress ??= Egress.start({
+    return Egress.start({
       clock,
       log,
       ownPorts,
@@ -69,12 +93,6 @@ export class WayOut {
       },
       onEnd: ({ sent, received }) => metrics.egressBytes(sent, received),
     })
-    return this.#egress
-  }
-
-  async close(): Promise<void> {
-    await (await this.#egress)?.close()
-    this.#lines.close()
   }
 }
 
@@ -97,7 +115,8 @@ export async function buildConfinement(
   const launcher = context.launcher ?? findLauncher()
   const program = checkFiles({ ...config, permissions }, context.env, files)
   const allowlist = permissions?.network.mode === 'allowlist'
-  const egress = allowlist ? await wayOut.open() : undefined
+  // Twice, since after a reload processes of before it go on for a while.
+  const egress = allowlist ? await wayOut.open(2 * config.limits.processes) : undefined
   return createSandbox({
     profile: permissions,
     launcher,
@@ -107,6 +126,8 @@ export async function buildConfinement(
     readonly: elsewhere === undefined ? readonlyPaths(files, protectedPaths, ownCode(launcher)) : undefined,
     program,
     follow: elsewhere === undefined ? (path) => followed(path, files) : undefined,
+    fileGaps:
+      elsewhere === undefined && mayWrite(permissions) && isLinkedElsewhere() ? ['own-code-linked'] : [],
     admit:
       egress === undefined || permissions === undefined
         ? undefined
@@ -137,10 +158,7 @@ export function checkFiles(
   const { permissions, protectedPaths, server } = config
   if (permissions === undefined || server.socket !== undefined) return undefined
   const readonly = readonlyPaths(files, protectedPaths, ownCode(findLauncher()))
-  const { command, cwd, env } = serverCommand(config, around)
-  const program = programOf(command, permissions, {
-    ...{ files, protectedPaths, home: around['HOME'], path: env['PATH'], cwd: resolve(cwd ?? '.') },
-  })
+  const program = programIn(config, permissions, around, files)
   const implied = [...baseRead.execute, ...baseRead.data]
   const faults = [
     ...checkPaths(permissions, files, protectedPaths, readonly),
@@ -149,6 +167,45 @@ export function checkFiles(
   ]
   if (faults.length > 0) throw new ProfileError(faults)
   return program.grants
+}
+
+function mayWrite(permissions: Profile | undefined): boolean {
+  const { scope, write = [] } = permissions?.filesystem ?? {}
+  return scope === 'all' || write.length > 0
+}
+
+function programIn(
+  config: Config,
+  permissions: Profile,
+  around: ConfinementContext['env'],
+  files: ReturnType<typeof fileFacts>,
+): Program {
+  const { command, cwd, env } = serverCommand(config, around)
+  return programOf(command, permissions, {
+    ...{ files, protectedPaths: config.protectedPaths, homes: homeFolders(around['HOME']) },
+    ...{ uid: process.getuid?.(), path: env['PATH'], cwd: resolve(cwd ?? '.') },
+  })
+}
+
+/**
+ * What the paths of a configuration lead to now, to be compared: links are followed when a sandbox is built, and another
+ * one is needed once they lead elsewhere. Empty where there is nothing to follow.
+ *
+ * @param around the sidecar's own environment
+ */
+export function resolvedPaths(config: Config, around: ConfinementContext['env']): readonly string[] {
+  const { permissions, protectedPaths, server } = config
+  if (permissions === undefined || server.socket !== undefined) return []
+  const { scope, read, write } = permissions.filesystem
+  const files = fileFacts()
+  const own = [
+    ...hiddenPaths(files, protectedPaths),
+    ...readonlyPaths(files, protectedPaths, ownCode(findLauncher())),
+  ]
+  if (scope === 'all') return own
+  const granted = [...read, ...write].map(({ path }) => path)
+  const all = [...baseRead.execute, ...baseRead.data, ...granted].map((path) => followed(path, files))
+  return [...own, ...all, ...programIn(config, permissions, around, files).grants]
 }
 
 /** Everything is open but what belongs to the sidecar; connections go through the proxy, where they are seen. */

@@ -10,7 +10,7 @@ import { checkFiles } from './confinement.ts'
 import { interfaceAddresses } from './egress/own-addresses.ts'
 import { StartError, startSidecar } from './main.ts'
 import { createLogger, type LogOutput } from './observe/logger.ts'
-import { fileFacts } from './sandbox/file-facts.ts'
+import { fileFacts, homeFolders } from './sandbox/file-facts.ts'
 import { type LearnedProfile, learnedProfile } from './sandbox/learned.ts'
 import { learnedText } from './sandbox/learned-text.ts'
 import { Observed } from './sandbox/observed.ts'
@@ -70,6 +70,7 @@ export async function learn(
     files: fileFacts(),
     protectedPaths,
     home: env['HOME'],
+    homes: homeFolders(env['HOME']),
     ownAddresses: new Set(interfaceAddresses()),
   })
   const text = learnedText(profile, about(config.server.command, sidecar.enforcement.kernel?.uid))

@@ -7,6 +7,7 @@ import {
   buildConfinement,
   type ConfinementContext,
   checkFiles,
+  resolvedPaths,
   serverCommand,
   type WayOut,
 } from './confinement.ts'
@@ -47,6 +48,8 @@ export interface World {
   readonly server: Server
   /** What its processes are started in. */
   readonly sandbox: Sandbox
+  /** What the paths of the configuration led to when it was built. */
+  readonly resolved: readonly string[]
 }
 
 export interface WorldContext
@@ -88,7 +91,7 @@ export async function buildWorld(
     await rates?.ready()
     const ratesMaking = makingOf(policy.rates)
     const tls = await tlsOf(config, context)
-    const { server, sandbox } = await serverOf(config, previous, context)
+    const behind = await serverOf(config, previous, context)
     const limits: LimitOptions = {
       ...config.limits,
       startTimeoutMs: config.server.startTimeoutMs,
@@ -109,8 +112,7 @@ export async function buildWorld(
       ratesMaking,
       audit,
       tls,
-      server,
-      sandbox,
+      ...behind,
     }
   } catch (thrown) {
     security?.retire(previous?.security)
@@ -227,18 +229,28 @@ async function tlsOf(
   return material
 }
 
-async function serverOf(
-  config: Config,
-  previous: World | undefined,
-  context: WorldContext,
-): Promise<Pick<World, 'server' | 'sandbox'>> {
-  if (previous !== undefined) {
-    const old = previous.config
-    const making = ({ server, limits, permissions, protectedPaths }: Config): unknown[] => [
-      ...[server, limits, permissions, protectedPaths],
-    ]
-    if (same(making(old), making(config))) return previous
+type Behind = Pick<World, 'server' | 'sandbox' | 'resolved'>
+
+async function serverOf(config: Config, previous: World | undefined, context: WorldContext): Promise<Behind> {
+  const making = ({ server, limits, permissions, protectedPaths }: Config): unknown[] => [
+    ...[server, limits, permissions, protectedPaths],
+  ]
+  const resolved = resolvedPaths(config, context.env)
+  if (previous === undefined || !same(making(previous.config), making(config)))
+    return { ...(await buildBehind(config, context)), resolved }
+  const { server, sandbox } = previous
+  if (same(previous.resolved, resolved)) return { server, sandbox, resolved }
+  try {
+    return { ...(await buildBehind(config, context)), resolved }
+  } catch (thrown) {
+    // A server may have brought that about; it must not keep a reload from shutting somebody out.
+    const { message } = thrown as Error
+    context.log.warn({ reason: message }, 'links lead elsewhere, and the server is started as before')
+    return { server, sandbox, resolved: previous.resolved }
   }
+}
+
+async function buildBehind(config: Config, context: WorldContext): Promise<Omit<Behind, 'resolved'>> {
   const { stateKeyFile } = config.server
   const what = serverCommand(config, context.env)
   const { command, cwd, env, elsewhere } = what

@@ -11,7 +11,7 @@ export const permissionsFields: FieldsOf<'permissions' | 'requirePermissions'> =
     means: 'the profile of the MCPServer document, if there is one; else nothing is confined',
     flag: 'permissions',
     placeholder: 'PROFILE',
-    doc: 'What the server may touch: none, network, full-access or the file of a permission profile. `none`: the files that every program needs, and no network. `network` (or `network-only`): any public address beside them. `full-access`: everything but what belongs to the sidecar. A file holds a profile as it is written here, in the form of ToolHive, or as `permissionProfile` of an MCPServer.',
+    doc: 'What the server may touch: none, network, full-access or the file of a permission profile. `none`: the files that every program needs, and no network. `network` (or `network-only`): any public address beside them. `full-access`: everything but the files of the sidecar; its ports can be reached. A file holds a profile as it is written here, in the form of ToolHive, or as `permissionProfile` of an MCPServer.',
   },
   requirePermissions: {
     file: 'requirePermissions',

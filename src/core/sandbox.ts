@@ -41,7 +41,7 @@ export interface NetworkPolicy {
   readonly cidrs: readonly string[]
   /** TCP; empty: any. */
   readonly ports: readonly number[]
-  /** The name in a TLS ClientHello on port 443 must be the one that was asked for. */
+  /** The name in a TLS ClientHello on port 443 must be the one that was asked for; of a target given by address none was. */
   readonly checkSni: boolean
 }
 
@@ -154,6 +154,8 @@ export interface EgressVerdict {
   readonly rule: string
   /** The address that was dialled. */
   readonly address: string | undefined
+  /** What came of it. Undefined where it was refused, and for a lookup that was answered. */
+  readonly outcome?: 'connected' | 'failed' | undefined
   /** For the log, where `rule` does not say it all. */
   readonly reason?: string
 }

@@ -316,7 +316,7 @@ export interface Metrics {
   auditFailed(): void
   /** An event was not recorded, and will not be. */
   auditLost(): void
-  /** A connection of the server, or a name that it asked for, was let out or not. */
+  /** A connection or lookup that the server asked for was allowed or not; what is allowed may still fail. */
   egress(allowed: boolean, protocol: EgressVerdict['protocol']): void
   /** A connection of the server has ended. Bytes from it, and to it. */
   egressBytes(sent: number, received: number): void

@@ -4,7 +4,7 @@
 export type Family = 'javascript' | 'python' | 'other'
 
 interface Interpreter {
-  /** Of its file, links followed. */
+  /** Of its file: as it is called, or where links lead. */
   readonly name: RegExp
   readonly family: Family
   /** Options without a value of their own. One with its value behind `=` needs no mention. */
@@ -19,7 +19,7 @@ interface Interpreter {
 
 const interpreters: readonly Interpreter[] = [
   {
-    name: /^(?:node|nodejs)$/,
+    name: /^node(?:js)?(?:-?\d+(?:\.\d+)*)?$/,
     family: 'javascript',
     plain:
       /^--(?:no-[\w-]+|enable-source-maps|expose-gc|inspect(?:-brk|-wait)?|jitless|pending-deprecation|permission|preserve-symlinks(?:-main)?|throw-deprecation|trace-(?:deprecation|exit|uncaught|warnings)|watch|use-(?:bundled|openssl|system)-ca|experimental-(?:require-module|sqlite|strip-types|transform-types|vm-modules|wasm-modules))$/,
@@ -35,23 +35,23 @@ const interpreters: readonly Interpreter[] = [
     command: /^run$/,
   },
   {
-    name: /^(?:python|pypy)[\d.]*$/,
+    name: /^(?:python|pypy)[\d.]*[dt]*(?:-dbg)?$/,
     family: 'python',
     plain: /^-(?:[bBdEIOPqsSuvx]+|[WX].+)$/,
     valued: /^-[WX]$/,
     ends: /^-[bBdEIOPqsSuvx]*[cmhV]/,
   },
   {
-    name: /^ruby[\d.]*$/,
+    name: /^ruby-?[\d.]*$/,
     family: 'other',
     plain: /^-(?:[wv]|W\d?|[IrE].+)$/,
     valued: /^-[IrE]$/,
     ends: /^-e/,
   },
   { name: /^perl[\d.]*$/, family: 'other', plain: /^-(?:[wWtTX]+|[IMm].+)$/, valued: /^-I$/, ends: /^-[eE]/ },
-  { name: /^php[\d.]*$/, family: 'other', plain: /^-[nq]$/, valued: /^-[cdz]$/, ends: /^-[aBEFrR]/ },
+  { name: /^php-?[\d.]*$/, family: 'other', plain: /^-[nq]$/, valued: /^-[cdz]$/, ends: /^-[aBEFrR]/ },
   {
-    name: /^(?:sh|bash|dash|ksh|zsh)$/,
+    name: /^(?:sh|ash|bash|dash|[lm]?ksh|ksh93|zsh)$/,
     family: 'other',
     plain: /^-[eufx]+$/,
     valued: /^-[eufx]*o$/,
@@ -59,8 +59,10 @@ const interpreters: readonly Interpreter[] = [
   },
 ]
 
-export function interpreterOf(name: string): Interpreter | undefined {
-  return interpreters.find((each) => each.name.test(name))
+/** @param names of a program; the first that is known counts */
+export function interpreterOf(...names: readonly string[]): Interpreter | undefined {
+  const known = names.map((name) => interpreters.find((each) => each.name.test(name)))
+  return known.find((each) => each !== undefined)
 }
 
 /**

@@ -7,8 +7,10 @@ export interface PathSurroundings {
   readonly files: FileFacts
   /** Absolute paths of the sidecar's own. */
   readonly protectedPaths: readonly string[]
-  /** Of the user who runs the server. */
+  /** The HOME of the server. */
   readonly home: string | undefined
+  /** Home folders of the user who runs it. */
+  readonly homes: readonly string[]
 }
 
 /** Where programs make temporary files under names that nobody can foresee. */
@@ -35,8 +37,8 @@ export function isSounding(path: string): boolean {
 }
 
 /** Whether a folder may be granted with all that is in it. */
-export function isWhole(folder: string, { files, protectedPaths, home }: PathSurroundings): boolean {
-  if (isShared(folder, home)) return false
+export function isWhole(folder: string, { files, protectedPaths, homes }: PathSurroundings): boolean {
+  if (isShared(folder, homes)) return false
   return exposedBy(folder, files, protectedPaths) === undefined
 }
 

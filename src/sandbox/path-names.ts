@@ -30,8 +30,36 @@ const shared = new Set([
   ...['/var/lib', '/var/log', '/var/run', '/var/spool', '/var/tmp', '/dev/shm', '/Users'],
 ])
 
-/** Whether a folder is too wide to be given as a whole: what is used in it is named one by one. */
-export function isShared(folder: string, home: string | undefined): boolean {
+/**
+ * Whether a folder is too wide to be given as a whole: what is used in it is named one by one.
+ *
+ * @param homes of the user who runs the server
+ */
+export function isShared(folder: string, homes: readonly string[]): boolean {
   if (shared.has(folder) || ['/home', '/Users'].includes(parentOf(folder))) return true
-  return home !== undefined && within(home, folder)
+  return homes.some((home) => within(home, folder))
+}
+
+/** In a home folder, by the names that desktops give them (xdg-user-dirs). */
+export const userFolders: readonly string[] = [
+  ...['Desktop', 'Documents', 'Downloads', 'Music', 'Pictures', 'Public', 'Templates', 'Videos'],
+]
+/** Drives, the runtime folders of users, and on WSL the home folders of Windows. */
+const mounted = [
+  /^\/mnt\/[^/]+(?:\/Users(?:\/[^/]+)?)?$/,
+  /^(?:\/run)?\/media(?:\/[^/]+){0,2}$/,
+  /^\/run\/user(?:\/[^/]+)?$/,
+]
+const windowsHome = /^\/mnt\/[^/]+\/Users\/[^/]+$/
+
+/** Whether a folder is shared, or holds whatever a person keeps in it: a drive, `~/Documents`, `~/.config`. */
+export function isPersonal(folder: string, homes: readonly string[]): boolean {
+  if (isShared(folder, homes) || mounted.some((each) => each.test(folder))) return true
+  const [around, name] = [parentOf(folder), baseOf(folder)]
+  const inHome =
+    homes.includes(around) ||
+    around === '/root' ||
+    ['/home', '/Users'].includes(parentOf(around)) ||
+    windowsHome.test(around)
+  return inHome && (name.startsWith('.') || userFolders.includes(name))
 }

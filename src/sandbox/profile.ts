@@ -72,7 +72,7 @@ export function checkPaths(
     const exposed = exposedBy(path, files, protectedPaths)
     if (exposed !== undefined)
       return problem(`opens ${exposed}, which belongs to the sidecar: grant something beside it`)
-    const target = place[1] === 'write' ? realOrNearest(path, files) : undefined
+    const target = place[1] === 'write' ? followed(path, files) : undefined
     const changed = readonly.find(
       (own) => target !== undefined && (within(own, target) || within(target, own)),
     )
@@ -147,9 +147,9 @@ function covers(hidden: string, path: string, files: FileFacts): boolean {
   return within(path, hidden) || (files.at(hidden).kind !== 'folder' && path.startsWith(hidden))
 }
 
-/** Where a path leads; itself where that cannot be seen. */
+/** Where a path leads; of what does not exist, where the folder leads that it would lie in. */
 export function followed(path: string, files: FileFacts): string {
-  return realOf(path, files) ?? path
+  return realOf(path, files) ?? realOfNearest(path, files)
 }
 
 /** What has to be hidden to hide `protectedPaths`; what lies in a hidden folder is hidden with it. */
@@ -210,12 +210,8 @@ function strayLink(
 }
 
 function spellings(path: string, files: FileFacts): readonly string[] {
-  const real = realOrNearest(path, files)
+  const real = followed(path, files)
   return real === path ? [path] : [path, real]
-}
-
-function realOrNearest(path: string, files: FileFacts): string {
-  return realOf(path, files) ?? realOfNearest(path, files)
 }
 
 /** Of what does not exist yet: the folder around it, and the rest as it is written. */

@@ -14,6 +14,7 @@ export type Refusal = Omit<LauncherRefusal, 'event'>
 /** Gaps that make less of a profile than it says. Others are listed and change nothing. */
 export const weakening: ReadonlySet<string> = new Set([
   ...['uid-0', 'nproc-inert', 'proc-all', 'port-only', 'network-open', 'fs-open', 'container-seccomp-off'],
+  'own-code-linked',
 ])
 
 /** What each gap means and what closes it, for people. */
@@ -33,6 +34,10 @@ export const gapTexts: Readonly<Record<string, readonly [meaning: string, advice
   'container-seccomp-off': [
     'the container has no seccomp profile of its own',
     'set seccompProfile: RuntimeDefault (Kubernetes), or leave out seccomp=unconfined',
+  ],
+  'own-code-linked': [
+    'files of the sidecar’s own program have other names (hard links, as pnpm makes them), which can be written where a grant holds them',
+    'install the sidecar with npm, or as another user than the one that runs it',
   ],
   metadata: [
     'the existence of files shows, and mode, times and attributes of own files can be changed where something may be written',
@@ -59,11 +64,19 @@ export const gapTexts: Readonly<Record<string, readonly [meaning: string, advice
   'inbound-not-applied': ['a stdio server is never connected to', ''],
 }
 
-/** What holds for a process that was started, or would be. */
+/**
+ * What holds for a process that was started, or would be.
+ *
+ * @param fileGaps what the launcher cannot know to be missing from the protection of files
+ */
 export function enforcementOf(
   profile: Profile | undefined,
-  { kernel, mechanisms, verdict: measured }: Pick<LauncherReport, 'kernel' | 'mechanisms' | 'verdict'>,
+  { kernel, verdict: measured, ...report }: Pick<LauncherReport, 'kernel' | 'mechanisms' | 'verdict'>,
+  fileGaps: readonly string[] = [],
 ): EnforcementReport {
+  const mechanisms = report.mechanisms.map((each) =>
+    each.mechanism === 'landlock.fs' && each.active ? { ...each, gaps: [...each.gaps, ...fileGaps] } : each,
+  )
   const portOnly = mechanisms.some(({ gaps }) => gaps.includes('port-only'))
   const all = [...own(profile, portOnly), ...mechanisms]
   const gaps = new Set(all.flatMap((each) => each.gaps))

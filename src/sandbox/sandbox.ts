@@ -29,6 +29,8 @@ export interface SandboxOptions {
   readonly readonly?: readonly string[] | undefined
   readonly program?: readonly string[] | undefined
   readonly follow?: ((path: string) => string) | undefined
+  /** Codes of what the sidecar itself knows to be missing from the protection of files. */
+  readonly fileGaps?: readonly string[] | undefined
   /** A stay at the egress proxy for one process; undefined where the profile has no allow-list. */
   readonly admit: (() => EgressChild) | undefined
   readonly graceMs: number
@@ -115,7 +117,7 @@ async function tried(
   try {
     const found = await checkHost(launcher, recordsOf(options, facts, stay))
     if (found.event === 'refused') return refusedBy(options.profile, found, facts)
-    return enforcementOf(options.profile, found)
+    return enforcementOf(options.profile, found, options.fileGaps)
   } finally {
     stay?.close()
   }
@@ -189,11 +191,12 @@ export class Sandbox implements Confinement {
   }
 
   launch(command: readonly string[], env: Readonly<Record<string, string>>): Launch {
-    const { launcher, elsewhere, profile, admit, onReport } = this.#options
+    const { launcher, elsewhere, profile, admit, onReport, fileGaps, follow } = this.#options
     const launched = launcher !== undefined || elsewhere !== undefined
-    const stay = launched ? admit?.() : undefined
-    const watch = this.#options.watch?.()
     if (!launched && profile !== undefined) onReport(this.#report)
+    const stay = launched ? admit?.() : undefined
+    const policy = launched ? this.#policy(stay) : undefined
+    const watch = this.#options.watch?.()
     let reason: string | undefined
     let refused = false
     let pid: number | undefined
@@ -206,10 +209,10 @@ export class Sandbox implements Confinement {
     }
     const status = (line: string): 'serve' | 'end' | undefined => {
       const event = readStatus(line)
-      if (event.event === 'refused') return refuse(event)
+      if (event.event === 'refused') return refuse(follow === undefined ? event : withReload(event))
       if (event.event === 'report') {
         pid = event.pid
-        const found = enforcementOf(profile, event)
+        const found = enforcementOf(profile, event, fileGaps)
         this.#promised ??= found
         const broken = brokenPromise(this.#promised, found)
         if (broken !== undefined) return refuse(broken)
@@ -226,7 +229,7 @@ export class Sandbox implements Confinement {
       command:
         launcher === undefined || elsewhere !== undefined ? command : [launcher, 'exec', '--', ...command],
       env: profile === undefined ? env : confinedEnvironment(profile, env, stay),
-      policy: launched ? recordsOf(this.#options, this.#facts, stay) : undefined,
+      policy,
       status,
       get pid() {
         return pid
@@ -237,6 +240,23 @@ export class Sandbox implements Confinement {
       ended: () => stay?.close(),
     }
   }
+
+  #policy(stay: EgressChild | undefined): Buffer {
+    try {
+      return recordsOf(this.#options, this.#facts, stay)
+    } catch (thrown) {
+      // Nobody is told of an end where there was no start.
+      stay?.close()
+      throw thrown
+    }
+  }
+}
+
+/** Links in grants were followed when the configuration was loaded; the launcher cannot know that there were any. */
+function withReload({ mechanism, reason, wayOut }: Refusal): Refusal {
+  if (mechanism !== 'landlock.fs') return { mechanism, reason, wayOut }
+  const reload = 'reload the sidecar if a link was switched'
+  return { mechanism, reason, wayOut: wayOut === '' ? reload : `${wayOut}; or ${reload}` }
 }
 
 const limits: Readonly<Record<string, string>> = {

@@ -1,5 +1,7 @@
 /** Permission profiles through the whole sidecar. What a server may try is in test/escape; here is what people see. */
 import {
+  cpSync,
+  linkSync,
   mkdirSync,
   readFileSync,
   realpathSync,
@@ -13,7 +15,7 @@ import { fileURLToPath } from 'node:url'
 import tap, { type Test } from 'tap'
 import { startReport } from '../../src/report.ts'
 import { findLauncher } from '../../src/sandbox/launcher.ts'
-import { placeFor, start, uids } from '../support/learning.ts'
+import { placeFor, run, start, uids } from '../support/learning.ts'
 import { scriptedServer, startTestSidecar, type TestSidecar, until } from '../support/sidecar.ts'
 import { call, openSession, post, send } from '../support/wire.ts'
 
@@ -220,6 +222,77 @@ tap.test('no profile lets a server change what enforces it', { skip }, async (t)
   const moved = `try { require('fs').renameSync(${JSON.stringify(join(root, 'src/core'))}, ${JSON.stringify(join(root, 'src/core-moved'))}); return 'ok' } catch (error) { return error.code }`
   t.match((await post(url, call(3, 'eval', { code: moved }), session)).body, /EACCES/)
 })
+
+tap.test(
+  'links that were switched are followed anew at a reload, also of a configuration that has not changed',
+  { skip },
+  async (t) => {
+    const { folder, file } = world(t, (base) => ({
+      filesystem: { read: [dirname(attacker), join(base, 'current')] },
+    }))
+    const lay = (target: string): void => {
+      symlinkSync(target, join(folder, 'laid'))
+      renameSync(join(folder, 'laid'), join(folder, 'current'))
+    }
+    for (const name of ['v1', 'v2']) {
+      mkdirSync(join(folder, name))
+      writeFileSync(join(folder, name, 'x'), name)
+    }
+    lay('v1')
+    const { url, sidecar, config, logs } = await startTestSidecar(t, {
+      command: [...plain, attacker],
+      flags: { permissions: file },
+      config: { server: { warmSpares: 0, era: 'legacy' } },
+    })
+    const read = async (): Promise<string> => {
+      const code = `try { return require('fs').readFileSync(${JSON.stringify(join(folder, 'current/x'))}, 'utf8') } catch (error) { return error.code }`
+      return (await post(url, call(1, 'eval', { code }), await openSession(url))).body
+    }
+    t.match(await read(), /v1/)
+    lay('v2')
+    t.match(await read(), /EACCES/)
+    await sidecar.reload(config)
+    t.match(await read(), /v2/)
+
+    lay('own')
+    await sidecar.reload(config)
+    t.ok(
+      logs.some(({ text, fields }) => /as before$/.test(text) && /belongs to/.test(String(fields['reason']))),
+      'what cannot be used is told, and keeps nothing from being reloaded',
+    )
+    lay('v1')
+    rmSync(join(folder, 'v2'), { recursive: true })
+    await openSession(url).catch(() => {})
+    await until(() => sidecar.enforcement.verdict === 'refused', 'what a link led to is gone')
+    t.match(sidecar.enforcement.refusal?.wayOut, /; or reload the sidecar if a link was switched$/)
+    await sidecar.reload(config)
+    t.match(await read(), /v1/)
+  },
+)
+
+tap.test(
+  'a sidecar whose files have other names, as pnpm installs it, says so where a server may write',
+  { skip },
+  async (t) => {
+    const place = placeFor(t, process.getuid?.() ?? 0)
+    const root = fileURLToPath(new URL('../..', import.meta.url))
+    const at = (path: string): string => join(place.folder, path)
+    cpSync(join(root, 'dist'), at('sidecar/dist'), { recursive: true })
+    cpSync(join(root, 'package.json'), at('sidecar/package.json'))
+    symlinkSync(modules, at('sidecar/node_modules'))
+    mkdirSync(at('data'))
+    writeFileSync(at('profile.yaml'), `filesystem: { write: [${at('data')}] }\n`)
+    const doctor = async (permissions: string): Promise<string> => {
+      const args = ['doctor', '--permissions', permissions, '--', process.execPath, '-e', '0']
+      return (await run(place, args, { program: at('sidecar/dist/bin/mcp-sidecar.js') })).stdout
+    }
+    t.notMatch(await doctor(at('profile.yaml')), /own-code-linked/)
+    linkSync(at('sidecar/package.json'), at('package.json'))
+    for (const permissions of [at('profile.yaml'), 'full-access'])
+      t.match(await doctor(permissions), /weakened {2}own-code-linked/)
+    t.notMatch(await doctor('none'), /own-code-linked/)
+  },
+)
 
 /** Code that tells for each file what came of opening it. */
 function outcomesOf(how: string, files: readonly string[], flag = 'r'): string {

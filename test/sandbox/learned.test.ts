@@ -44,7 +44,14 @@ function seenOf(uses: readonly Use[], verdicts: readonly Partial<EgressVerdict>[
 }
 
 function around(more: Partial<Surroundings> = {}): Surroundings {
-  return { files: disk([]), protectedPaths: [], home: '/home/me', ownAddresses: new Set(), ...more }
+  return {
+    files: disk([]),
+    protectedPaths: [],
+    home: '/home/me',
+    homes: ['/home/me'],
+    ownAddresses: new Set(),
+    ...more,
+  }
 }
 
 /** What is learned from files that are all there. */

@@ -1,11 +1,11 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { linkSync, mkdirSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { fileFacts } from '../../src/sandbox/file-facts.ts'
-import { ownCode } from '../../src/sandbox/own-code.ts'
-import { checkPaths, exposedBy, hiddenPaths, readonlyPaths } from '../../src/sandbox/profile.ts'
+import { isLinkedElsewhere, ownCode } from '../../src/sandbox/own-code.ts'
+import { checkPaths, exposedBy, followed, hiddenPaths, readonlyPaths } from '../../src/sandbox/profile.ts'
 import { profile } from '../support/profiles.ts'
 
 interface Grants {
@@ -295,4 +295,26 @@ t.test('links on the way to a path, as the kernel follows them', async (t) => {
   t.same(fileFacts().links(at('c/up/loose/file')), [at('c/up'), at('a/loose')])
   t.same(fileFacts().links(at('none/at/all')), [])
   t.ok(fileFacts().links(at('loop')).length <= 40)
+})
+
+t.test('what does not exist yet is where the links on the way to it lead', async (t) => {
+  t.testdir({ run: {} })
+  link(t, 'run', 'var-run')
+  const at = (path: string): string => join(t.testdirName, path)
+  t.equal(followed(at('var-run/later/deep'), fileFacts()), at('run/later/deep'))
+  t.equal(followed(at('var-run'), fileFacts()), at('run'))
+  t.equal(followed(at('none/at/all'), fileFacts()), at('none/at/all'))
+})
+
+t.test('files of the program with names elsewhere are seen', async (t) => {
+  t.testdir({ one: '', two: '' })
+  const [one, two, three] = ['one', 'two', 'three'].map((name) => join(t.testdirName, name)) as [
+    string,
+    string,
+    string,
+  ]
+  t.notOk(isLinkedElsewhere([one, two, three]))
+  linkSync(two, three)
+  t.ok(isLinkedElsewhere([one, two]))
+  t.notOk(isLinkedElsewhere([one]))
 })

@@ -152,3 +152,13 @@ t.test('a start keeps its promise, or it is told what of it is broken', async (t
 t.test('every gap that weakens is explained', async (t) => {
   for (const gap of weakening) t.ok(gapTexts[gap]?.[0], gap)
 })
+
+t.test('what the sidecar knows to be missing weakens the protection of files', async (t) => {
+  const found = enforcementOf(profile(), reportOf(), ['own-code-linked'])
+  t.equal(enforcementOf(profile(), reportOf(), []).verdict, 'enforced')
+  t.equal(found.verdict, 'weakened')
+  t.match(reportLines(found).join('\n'), /weakened {2}own-code-linked: .*hard links.*; install the sidecar/)
+  t.equal(brokenPromise(found, found), undefined)
+  const off = reportOf({ mechanisms: [{ ...landlock, active: false }] })
+  t.equal(enforcementOf(undefined, off, ['own-code-linked']).verdict, 'off')
+})

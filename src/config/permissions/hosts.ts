@@ -1,4 +1,5 @@
 import { domainToASCII } from 'node:url'
+import { networkOf } from '../../core/net.ts'
 import type { HostRule } from '../../core/sandbox.ts'
 import { specialRangeOf } from '../../core/special-addresses.ts'
 import { bad, good, type Parsed, quote } from '../parsed.ts'
@@ -11,30 +12,48 @@ export type HostEntry = { readonly rule: HostRule } | { readonly cidr: string }
 const LABEL = /^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$/
 const LONGEST_NAME = 253
 
+/** A value of text that `take` makes something of. */
+function hostValue<T>(
+  name: string,
+  take: (entry: HostEntry, written: string) => Parsed<T>,
+  show: (value: T) => string,
+): ValueType<T> {
+  const word = text(name, {}, good)
+  const parse = (input: unknown): Parsed<T> => {
+    const written = word.parse(input)
+    if (!written.ok) return written
+    const entry = parseHost(written.value)
+    return entry.ok ? take(entry.value, written.value) : entry
+  }
+  return { name, json: word.json, parse, parseText: parse, show }
+}
+
 /** A name, `*.name` for one or more labels below it, or `*` for any public name. */
-export const hostRule: ValueType<HostRule> = text('names, `*.name` or `*`', {}, (input) => {
-  const host = parseHost(input)
-  if (!host.ok) return host
-  return 'rule' in host.value
-    ? good(host.value.rule)
-    : bad(`${quote(input)} is an address, not a name: write ${host.value.cidr} under allowCIDR`)
-}, hostText)
+export const hostRule: ValueType<HostRule> = hostValue(
+  'names, `*.name` or `*`',
+  (entry, written) =>
+    'rule' in entry
+      ? good(entry.rule)
+      : bad(`${quote(written)} is an address, not a name: write ${entry.cidr} under allowCIDR`),
+  hostText,
+)
 
 /**
- * The same, or an IP address, which some notations of others have among their hosts. Only a public one: what stands in a
- * list of hosts opens no private, link-local or metadata address.
+ * The same, or a public IP address, which other notations have among their hosts. A private, link-local or metadata
+ * address is refused: it would be opened by what reads like a name.
  */
-export const hostEntry: ValueType<HostEntry> = text('names, `*.name`, `*` or public IP addresses', {}, (input) => {
-  const host = parseHost(input)
-  if (!host.ok || 'rule' in host.value) return host
-  const { cidr } = host.value
-  const range = specialRangeOf(cidr.replace(/\/.*/, ''))
-  return range === undefined
-    ? host
-    : bad(
-        `${quote(input)} is in ${range.cidr}, which no list of hosts opens: write ${cidr} under allowCIDR, in the notation of docs/permissions.md where this one has none`,
-      )
-}, (entry) => ('cidr' in entry ? entry.cidr : hostText(entry.rule)))
+export const hostEntry: ValueType<HostEntry> = hostValue(
+  'names, `*.name`, `*` or public IP addresses',
+  (entry, written) => {
+    const range = 'cidr' in entry ? specialRangeOf(networkOf(entry.cidr).address) : undefined
+    return range === undefined || 'rule' in entry
+      ? good(entry)
+      : bad(
+          `${quote(written)} is in ${range.cidr}, which no list of hosts opens: write ${entry.cidr} under allowCIDR (ToolHive's notation has none: write the profile in the sidecar's own)`,
+        )
+  },
+  (entry) => ('cidr' in entry ? entry.cidr : hostText(entry.rule)),
+)
 
 /** As it is written in a profile. */
 export function hostText(rule: HostRule): string {

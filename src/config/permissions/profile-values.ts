@@ -50,7 +50,7 @@ const network = object(
     checkSni: defaulted(
       flag,
       false,
-      'The name in the TLS handshake on port 443 must be the one that was asked for.',
+      'The name in the TLS handshake must be the one that was asked for: on port 443, and for targets given by name.',
     ),
   },
   {

@@ -1,7 +1,7 @@
 import { domainToASCII } from 'node:url'
 import fc from 'fast-check'
 import t from 'tap'
-import { hostEntry } from '../../../src/config/permissions/hosts.ts'
+import { hostEntry, hostRule } from '../../../src/config/permissions/hosts.ts'
 
 const exact = (name: string) => ({ rule: { kind: 'exact', name } })
 const below = (name: string) => ({ rule: { kind: 'below', name } })
@@ -19,10 +19,10 @@ t.test('names, wildcards and addresses become one canonical form', async (t) => 
     ['*.example.com', below('example.com')],
     ['*.Example.com.', below('example.com')],
     ['*', { rule: { kind: 'any' } }],
-    ['10.1.2.3', { cidr: '10.1.2.3/32' }],
-    ['2001:DB8:0::1', { cidr: '2001:db8::1/128' }],
-    ['[2001:db8::1]', { cidr: '2001:db8::1/128' }],
-    ['::ffff:10.1.2.3', { cidr: '10.1.2.3/32' }],
+    ['9.1.2.3', { cidr: '9.1.2.3/32' }],
+    ['2606:4700:0::1', { cidr: '2606:4700::1/128' }],
+    ['[2606:4700::1]', { cidr: '2606:4700::1/128' }],
+    ['::ffff:9.1.2.3', { cidr: '9.1.2.3/32' }],
   ]
   for (const [written, value] of cases) t.same(hostEntry.parse(written), { ok: true, value }, written)
 })
@@ -82,6 +82,38 @@ t.test('what is no host is refused, with what would be right', async (t) => {
   ]
   for (const [written, message] of cases)
     t.same(hostEntry.parse(written), { ok: false, faults: [{ path: [], message }] }, String(written))
+})
+
+t.test('where hosts are names, an address is refused, with where it belongs', async (t) => {
+  const cases: [written: string, network: string][] = [
+    ['9.1.2.3', '9.1.2.3/32'],
+    ['169.254.169.254', '169.254.169.254/32'],
+    ['[2606:4700::1]', '2606:4700::1/128'],
+    ['::ffff:127.0.0.1', '127.0.0.1/32'],
+  ]
+  for (const [written, network] of cases) {
+    const message = `"${written}" is an address, not a name: write ${network} under allowCIDR`
+    t.same(hostRule.parse(written), { ok: false, faults: [{ path: [], message }] }, written)
+  }
+  t.same(hostRule.parse('*.Example.com'), { ok: true, value: below('example.com').rule })
+})
+
+t.test('where hosts may be addresses, only a public one is', async (t) => {
+  const cases: [written: string, range: string, network: string][] = [
+    ['169.254.169.254', '169.254.169.254/32', '169.254.169.254/32'],
+    ['::ffff:169.254.169.254', '169.254.169.254/32', '169.254.169.254/32'],
+    ['64:ff9b::a9fe:a9fe', '64:ff9b::/96', '64:ff9b::a9fe:a9fe/128'],
+    ['10.1.2.3', '10.0.0.0/8', '10.1.2.3/32'],
+    ['127.0.0.1', '127.0.0.0/8', '127.0.0.1/32'],
+    ['169.254.1.1', '169.254.0.0/16', '169.254.1.1/32'],
+    ['[::1]', '::1/128', '::1/128'],
+    ['fe80::1', 'fe80::/10', 'fe80::1/128'],
+    ['fd00:ec2::254', 'fd00:ec2::/32', 'fd00:ec2::254/128'],
+  ]
+  for (const [written, range, network] of cases) {
+    const message = `"${written}" is in ${range}, which no list of hosts opens: write ${network} under allowCIDR (ToolHive's notation has none: write the profile in the sidecar's own)`
+    t.same(hostEntry.parse(written), { ok: false, faults: [{ path: [], message }] }, written)
+  }
 })
 
 const label = fc.stringMatching(/^[a-z]([a-z0-9-]{0,8}[a-z0-9])?$/).filter((text) => !/^..--/.test(text))

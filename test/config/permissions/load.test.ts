@@ -112,7 +112,7 @@ t.test('what is wrong is said where it stands', async (t) => {
 
 t.test('what the profile grants is explained, part by part, with its place', async (t) => {
   const text = `filesystem: { read: [/app, { path: /x, execute: false, optional: true }], write: [/data], proc: all }
-network: { allowHost: ['*.a.b', 10.0.0.1], allowPort: [443] }
+network: { allowHost: ['*.a.b'], allowCIDR: [10.0.0.1/32], allowPort: [443] }
 env: { allow: [PGUSER], set: { TOKEN: hunter2 } }
 limits: { memory: 512Mi, cpuSeconds: 5 }
 allowDegraded: [net-port-only]
@@ -133,8 +133,8 @@ allowDegraded: [net-port-only]
     'processes in /proc: all  p.yaml:1:97',
     'network: connections over TCP to',
     '*.a.b  p.yaml:2:24',
-    '10.0.0.1/32  p.yaml:2:33',
-    'on port 443  p.yaml:2:56',
+    '10.0.0.1/32  p.yaml:2:46',
+    'on port 443  p.yaml:2:72',
     'variable PGUSER: passed  p.yaml:3:16',
     'variable TOKEN: set  p.yaml:3:39',
     'memory: at most 512MiB  p.yaml:4:19',

@@ -22,8 +22,8 @@ const full = `permissionProfile:
     write: [/data, { path: /cache, optional: true }]
     proc: all
   network:
-    allowHost: [db.example.com, '*.api.example.com', 10.9.0.1, db.example.com]
-    allowCIDR: [10.20.0.0/16, 10.9.0.1/32]
+    allowHost: [db.example.com, '*.api.example.com', db.example.com]
+    allowCIDR: [10.20.0.0/16, 10.9.0.1/32, 10.20.0.0/16]
     allowPort: [443, 5432, 443]
     checkSni: true
   env: { allow: [PGUSER, APP_*], set: { NODE_ENV: production } }
@@ -199,6 +199,10 @@ t.test('everything that is wrong is said, each at its line and column', async (t
       'p.yaml:1:27: network.allowHost[1]: "a.*" has a * that is not its whole first label: write *.example.com, or * for any public name',
     ],
     [
+      'network: { allowHost: [a, 169.254.169.254] }',
+      'p.yaml:1:27: network.allowHost[1]: "169.254.169.254" is an address, not a name: write 169.254.169.254/32 under allowCIDR',
+    ],
+    [
       'network: { allowCIDR: [10.0.0.1/8] }',
       'p.yaml:1:24: network.allowCIDR[0]: "10.0.0.1/8" has bits behind its prefix: write 10.0.0.0/8, or 10.0.0.1/32',
     ],
@@ -298,8 +302,8 @@ t.test('each part of a profile is found where it was written', async (t) => {
   t.equal(at(['network', 'cidrs', 1]), 'p.yaml:8:31')
   t.equal(at(['network', 'ports', 1]), 'p.yaml:9:22')
   t.equal(at(['limits', 'openFiles']), 'p.yaml:12:54')
-  const small = readProfile('network:\n  allowHost: [a, 10.0.0.1]', 'p.yaml', 'p')
-  t.equal(small.at(['network', 'cidrs', 0]), 'p.yaml:2:18', 'an address among the hosts')
+  const small = readProfile('network:\n  allowHost: [a, b]', 'p.yaml', 'p')
+  t.equal(small.at(['network', 'hosts', 1]), 'p.yaml:2:18')
   t.equal(small.given(['limits', 'processes']), undefined)
   t.equal(given(['network', 'checkSni']), 'p.yaml:10:15')
 })

@@ -43,7 +43,7 @@ t.test('hosts and ports; a leading dot is the name itself and all below it', asy
     network: {
       outbound: {
         insecure_allow_all: false,
-        allow_host: ['.example.com', 'a.b', '10.0.0.1'],
+        allow_host: ['.example.com', 'a.b', '9.0.0.1'],
         allow_port: [443],
       },
     },
@@ -55,7 +55,7 @@ t.test('hosts and ports; a leading dot is the name itself and all below it', asy
       { kind: 'below', name: 'example.com' },
       { kind: 'exact', name: 'a.b' },
     ],
-    cidrs: ['10.0.0.1/32'],
+    cidrs: ['9.0.0.1/32'],
     ports: [443],
     checkSni: false,
   })
@@ -158,6 +158,10 @@ t.test('what cannot be kept is refused, at its place', async (t) => {
       'p.json:1:39: network.outbound.allow_host[0]: "..a" is not the name of a host',
     ],
     [
+      { network: { outbound: { allow_host: ['169.254.169.254'] } } },
+      'p.json:1:39: network.outbound.allow_host[0]: "169.254.169.254" is in 169.254.169.254/32, which no list of hosts opens: write 169.254.169.254/32 under allowCIDR (ToolHive\'s notation has none: write the profile in the sidecar\'s own)',
+    ],
+    [
       { network: { outbound: { allow_port: ['443'] } } },
       'p.json:1:39: network.outbound.allow_port[0]: is text: write 443 without quotes',
     ],
@@ -168,10 +172,10 @@ t.test('what cannot be kept is refused, at its place', async (t) => {
 t.test('each part is found where it was written', async (t) => {
   const { at } = read({
     write: ['/x'],
-    network: { outbound: { allow_host: ['.a.b', '10.0.0.1'], allow_port: [1, 2] } },
+    network: { outbound: { allow_host: ['.a.b', '9.0.0.1'], allow_port: [1, 2] } },
   })
   t.equal(at(['filesystem', 'write', 0]), 'p.json:1:11')
   t.equal(at(['network', 'hosts', 1]), 'p.json:1:54')
   t.equal(at(['network', 'cidrs', 0]), 'p.json:1:61')
-  t.equal(at(['network', 'ports', 1]), 'p.json:1:89')
+  t.equal(at(['network', 'ports', 1]), 'p.json:1:88')
 })
