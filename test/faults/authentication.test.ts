@@ -17,7 +17,7 @@ import {
   tool,
 } from '../support/modern.ts'
 import { folder } from '../support/processes.ts'
-import { RawConnection } from '../support/raw.ts'
+import { RawConnection, rawAnswers } from '../support/raw.ts'
 import { json, scriptedIssuer } from '../support/scripted-issuer.ts'
 import { until } from '../support/sidecar.ts'
 import { openSocket, openSse, upgradeAnswer } from '../support/streams.ts'
@@ -153,7 +153,9 @@ t.test(
           new RegExp(`^authorization:[ \\t]*bearer +[ \\t]*${token}[ \\t]*$`, 'i'),
           new RegExp(`^x-api-key:[ \\t]*${apiKey}[ \\t]*$`, 'i'),
         ]
-        const status = await statusOf(lines(...written))
+        // None at all where what follows a header that ended early is no request: the connection is cut then.
+        const [answer] = await rawAnswers(port, Buffer.from(lines(...written), 'latin1'))
+        const status = answer?.status ?? 400
         const good = right.some((each) => sent.filter((text) => each.test(text)).length === 1)
         return good ? true : status === 401 || status === 400
       }),
