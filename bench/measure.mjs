@@ -24,10 +24,12 @@ export const full = {
   warmCalls: 20_000,
   longCalls: 100_000,
   launchRounds: 60,
-  messageRounds: 9,
-  messages: 4000,
-  connectRounds: 9,
-  connects: 300,
+  messageStarts: 24,
+  messageRounds: 4,
+  messages: 500,
+  warmConnects: 1000,
+  connectRounds: 45,
+  connects: 100,
 }
 
 /** Ratios of so short a run are rough; what it is for is to see that everything works. */
@@ -46,8 +48,10 @@ export const quick = {
   warmCalls: 3000,
   longCalls: 12_000,
   launchRounds: 10,
+  messageStarts: 1,
   messageRounds: 2,
   messages: 500,
+  warmConnects: 50,
   connectRounds: 2,
   connects: 50,
 }

@@ -72,7 +72,11 @@ export async function measureSandbox({ settings, results, say }) {
     }
     // What belongs to a sidecar is taken out of the grants.
     const protectedPaths = ['/etc/mcp-sidecar/config.yaml']
-    return buildConfinement({ permissions, protectedPaths, server }, wayOut, context)
+    return buildConfinement(
+      { permissions, protectedPaths, server, limits: { processes: 32 } },
+      wayOut,
+      context,
+    )
   }
   const sandboxes = {
     none: await sandbox(profileWith('none', { filesystem })),
@@ -138,28 +142,33 @@ async function servers(start, args, work) {
 
 const turned = (list, round) => list.map((_, i) => list[(i + round) % list.length])
 
-function messages(start, { messageRounds, messages: count }, results) {
-  return servers(start, [here('stdio-server.mjs')], async (running) => {
-    const call =
-      '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hello"}}}'
-    for (let round = -1; round < messageRounds; round++) {
-      for (const { way, ask } of turned(running, round + 1)) {
-        const from = performance.now()
-        for (let i = 0; i < count; i++)
-          if (!(await ask(call)).includes('hello')) throw new Error('a wrong answer')
+/** Servers are started anew again and again: on which processors a pair of processes comes to lie decides more than all else. */
+async function messages(start, { messageStarts, messageRounds, messages: count }, results) {
+  const call =
+    '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hello"}}}'
+  const once = async ({ way, ask }, add) => {
+    const from = performance.now()
+    for (let i = 0; i < count; i++)
+      if (!(await ask(call)).includes('hello')) throw new Error('a wrong answer')
+    if (add) results.add('roundTrip', way, ((performance.now() - from) * 1000) / count)
+  }
+  for (let turn = 0; turn < messageStarts; turn++) {
+    await servers(start, [here('stdio-server.mjs')], async (running) => {
+      for (let round = -1; round < messageRounds; round++) {
         // The first round warms up.
-        if (round >= 0) results.add('roundTrip', way, ((performance.now() - from) * 1000) / count)
+        for (const each of turned(running, round + turn + 1)) await once(each, round >= 0)
       }
-    }
-  })
+    })
+  }
 }
 
-function connections(start, { connectRounds, connects }, results, port) {
+function connections(start, { connectRounds, connects, warmConnects }, results, port) {
   return servers(start, [here('connect-server.mjs'), port], async (running) => {
     const able = running.filter(({ way }) => way !== 'none')
     for (let round = -1; round < connectRounds; round++) {
       for (const { way, ask } of turned(able, round + 1)) {
-        const [connect, answer] = (await ask(String(connects))).split(' ').map(Number)
+        const times = round < 0 ? warmConnects : connects
+        const [connect, answer] = (await ask(String(times))).split(' ').map(Number)
         if (!(connect > 0 && answer > connect)) throw new Error(`${way}: no connection`)
         if (round < 0) continue
         results.add('connect', way, connect)
