@@ -66,7 +66,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     subscriptions: () => limits.subscriptions,
     parked: () => world.server.parked,
   })
-  const records = new Records(() => world.audit)
+  const records = new Records()
   const metrics = recordingMetrics(registered, records)
   const serverContext = {
     ...{ clock, log, metrics, reaper, version: context.version },
@@ -98,6 +98,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
     reaper.close()
     throw thrown
   })
+  records.attach(() => world.audit)
   // First of all, so that the server starts up while the listeners do.
   world.server.start()
 

@@ -15,7 +15,7 @@
 #include "plan.h"
 
 #define NEEDS_LANDLOCK                                                                                                \
-  "run on Linux 5.13 or later with landlock in the list of security modules, or accept allowDegraded: no-enforcement"
+  "run on Linux 5.13 or later with landlock in the list of security modules, or accept allowDegraded: [no-enforcement]"
 
 void plan_layers(const struct policy *policy, const struct facts *facts, struct layers *layers) {
   memset(layers, 0, sizeof *layers);
@@ -26,12 +26,12 @@ void plan_layers(const struct policy *policy, const struct facts *facts, struct 
     refuse(EXIT_REFUSED, "landlock.fs", NEEDS_LANDLOCK, "this kernel has no Landlock%s",
            facts->abi_error == EOPNOTSUPP ? ": it was switched off at boot" : "");
   if (policy->net == NET_BROKER && !facts->user_notify)
-    refuse(EXIT_REFUSED, "broker", "run on Linux 5.9 or later, or accept allowDegraded: net-port-only",
+    refuse(EXIT_REFUSED, "broker", "run on Linux 5.9 or later, or accept allowDegraded: [net-port-only]",
            "this kernel has no seccomp user notification");
   if (policy->net == NET_PORT_ONLY && abi < 4)
     refuse(EXIT_REFUSED, "landlock.net", "run on Linux 6.7 or later, or use the broker", "net port-only needs Landlock ABI 4, found %d", abi);
   if (policy->require_container_seccomp && facts->container_seccomp != 2)
-    refuse(EXIT_REFUSED, "seccomp", "start the container with its runtime's default seccomp profile, or accept allowDegraded: container-seccomp-off",
+    refuse(EXIT_REFUSED, "seccomp", "start the container with its runtime's default seccomp profile, or accept allowDegraded: [container-seccomp-off]",
            "the container has no seccomp profile of its own");
   bool writes = policy->fs != FS_CONFINED;
   for (size_t i = 0; i < policy->grant_count; i++) writes = writes || policy->grants[i].kind == GRANT_RW;

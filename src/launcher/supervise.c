@@ -100,8 +100,8 @@ static void open_broker(int listener) {
 
 static const char *advice(const struct child_message *message) {
   if (message->mechanism == M_BROKER && message->error == EBUSY)
-    return "start the container without a seccomp listener of its own, or accept allowDegraded: net-port-only";
-  if (message->mechanism == M_BROKER && self.facts.yama >= 2) return "set kernel.yama.ptrace_scope to 0 or 1, or accept allowDegraded: net-port-only";
+    return "start the container without a seccomp listener of its own, or accept allowDegraded: [net-port-only]";
+  if (message->mechanism == M_BROKER && self.facts.yama >= 2) return "set kernel.yama.ptrace_scope to 0 or 1, or accept allowDegraded: [net-port-only]";
   if (message->mechanism == M_BROKER) return "look whether the egress proxy runs";
   return "";
 }

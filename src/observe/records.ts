@@ -8,10 +8,15 @@ import { type AuditType, auditOutcomeOf } from './audit-type.ts'
 type Details = Readonly<Record<string, string | number | boolean | undefined>>
 
 export class Records {
-  readonly #audit: () => Audit | undefined
+  #audit: () => Audit | undefined
+
+  /** @param audit as of {@link attach}; default: none, as while a sidecar is being built and somebody knocks at its proxy */
+  constructor(audit: () => Audit | undefined = () => undefined) {
+    this.#audit = audit
+  }
 
   /** @param audit the one of the moment; undefined: nothing is recorded */
-  constructor(audit: () => Audit | undefined) {
+  attach(audit: () => Audit | undefined): void {
     this.#audit = audit
   }
 

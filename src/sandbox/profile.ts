@@ -123,12 +123,7 @@ export function exposedBy(
   files: FileFacts,
   protectedPaths: readonly string[],
 ): string | undefined {
-  const open = spellings(path, files)
-  return protectedPaths.find((own) =>
-    hidingPlaces(own, files).some((each) =>
-      open.some((other) => within(each, other) || covers(each, other, files)),
-    ),
-  )
+  return firstOwn(path, files, protectedPaths, (own, open) => within(own, open) || covers(own, open, files))
 }
 
 /** The first of `protectedPaths` that a path is hidden with. */
@@ -137,9 +132,18 @@ export function hiddenBy(
   files: FileFacts,
   protectedPaths: readonly string[],
 ): string | undefined {
+  return firstOwn(path, files, protectedPaths, (own, open) => covers(own, open, files))
+}
+
+function firstOwn(
+  path: string,
+  files: FileFacts,
+  protectedPaths: readonly string[],
+  meets: (own: string, open: string) => boolean,
+): string | undefined {
   const open = spellings(path, files)
   return protectedPaths.find((own) =>
-    hidingPlaces(own, files).some((each) => open.some((other) => covers(each, other, files))),
+    hidingPlaces(own, files).some((each) => open.some((other) => meets(each, other))),
   )
 }
 

@@ -89,8 +89,7 @@ export function enforcementOf(
 
 /**
  * What of a promise a start does not keep: a mechanism that is missing or covers less, a self-test that was passed and is
- * not now, or a gap that weakens.
- * Notes do not count: some come with what lies on the disk.
+ * not now, or a gap that weakens. Notes do not count: some come with what lies on the disk.
  */
 export function brokenPromise(
   promised: EnforcementReport,
