@@ -84,23 +84,29 @@ static bool clear_place(const struct sockaddr_un *address) {
   return dead && unlink(address->sun_path) == 0;
 }
 
+/* It comes to its place listening: who finds it there can connect, and the next launcher does not take it for one left from before. */
 static int open_socket(void) {
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (strlen(serving.path) >= sizeof address.sun_path) {
-    complain("serve: socket path above %zu bytes", sizeof address.sun_path - 1);
+  struct sockaddr_un place = {.sun_family = AF_UNIX}, first = {.sun_family = AF_UNIX};
+  const size_t longest = sizeof first.sun_path - sizeof ".4194304";
+  if (strlen(serving.path) > longest) {
+    complain("serve: socket path above %zu bytes", longest);
     return -1;
   }
-  strcpy(address.sun_path, serving.path);
-  if (!clear_place(&address)) {
+  strcpy(place.sun_path, serving.path);
+  snprintf(first.sun_path, sizeof first.sun_path, "%.*s.%d", (int)longest, serving.path, getpid());
+  if (!clear_place(&place) || !clear_place(&first)) {
     complain("serve: %s is in use", serving.path);
     return -1;
   }
   int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   mode_t before = umask(0117);
-  bool bound = listener >= 0 && bind(listener, (struct sockaddr *)&address, sizeof address) == 0 && listen(listener, 64) == 0;
+  bool listens = listener >= 0 && bind(listener, (struct sockaddr *)&first, sizeof first) == 0 && listen(listener, 64) == 0;
   umask(before);
-  if (bound) return listener;
-  complain("serve: %s: %s", serving.path, strerror(errno));
+  bool placed = listens && link(first.sun_path, place.sun_path) == 0;
+  int error = errno;
+  if (listens) unlink(first.sun_path);
+  if (placed) return listener;
+  complain("serve: %s: %s", serving.path, strerror(error));
   return -1;
 }
 

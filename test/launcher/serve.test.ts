@@ -1,8 +1,18 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { dirname, join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import {
   alive,
@@ -317,15 +327,16 @@ t.test('a socket that nobody listens on is replaced; anything else in its place 
     const child = spawn(launcher, ['serve', '--socket', join(folder, name)], { stdio: 'ignore' })
     t.same((await once(child, 'close'))[0], 126)
   }
+  const tooLong = join(folder, 'x'.repeat(99 - folder.length))
+  const long = spawn(launcher, ['serve', '--socket', tooLong], { stdio: ['ignore', 'ignore', 'pipe'] })
+  t.match(await text(long.stderr), /serve: socket path above 99 bytes/)
   const path = join(folder, 'stdio.sock')
   for (let round = 0; round < 2; round++) {
     const child = spawn(launcher, ['serve', '--socket', path, '--shared-pid-namespace'], {
       stdio: ['ignore', 'ignore', 'pipe'],
     })
-    await until(() => {
-      const probe = existsSync(path)
-      return probe
-    }, 'it listens')
+    await until(() => existsSync(path), 'it listens')
+    t.same(readdirSync(folder).sort(), ['file', 'stdio.sock', 'taken'], 'nothing else is left')
     const second = spawn(launcher, ['serve', '--socket', path], { stdio: 'ignore' })
     t.equal((await once(second, 'close'))[0], 126, 'it is in use')
     child.kill('SIGKILL')
