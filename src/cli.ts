@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { Command, CommanderError } from 'commander'
 import type { PasswordInput } from './authn/password-prompt.ts'
+import { explainReadError } from './config/disk.ts'
 import { ConfigError, FLAGS, type Flags, type LoadedConfig, loadConfig } from './config/load.ts'
 import { watchFiles } from './config/watch.ts'
 import type { LearnOptions } from './learn.ts'
@@ -160,7 +161,11 @@ export async function runCli(terminal: Terminal): Promise<number> {
           ? { name: '-', bytes: terminal.stdin as AsyncIterable<Buffer> }
           : resolve(terminal.cwd, file),
       )
-      const verified = await verifyAudit(sources, expected)
+      const verified = await verifyAudit(sources, expected).catch((cause: unknown) => {
+        throw new StartError(`${(cause as { path?: string }).path ?? '-'} ${explainReadError(cause)}`, {
+          cause,
+        })
+      })
       stdout.write(`${auditVerifyReport(verified).join('\n')}\n`)
       if (!verified.ok) exitCode = exitCodes.failed
     })

@@ -1,5 +1,5 @@
 /** `mcp-sidecar learn`: runs a server with everything allowed, and writes the profile that covers what it did. */
-import { existsSync } from 'node:fs'
+import { accessSync, constants, existsSync } from 'node:fs'
 import { open, rename, rm } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import type { Config } from './config/config.ts'
@@ -39,6 +39,10 @@ export interface LearnContext {
 /** What a launcher wrote last may still be in its pipe when its process is gone. Milliseconds. */
 const lastWordsMs = 200
 
+/** A profile of a server that fails looks like one of a server that needs little. */
+const unanswered =
+  'the server did not answer when the session ended: what it does when it works is missing here'
+
 /** @throws StartError, ConfigError */
 export async function learn(
   { output, force = false, for: duration }: LearnOptions,
@@ -62,17 +66,19 @@ export async function learn(
   const sidecar = await started(loaded, { ...context, log, observed })
   stderr.write(`${greeting(sidecar.url, ms).join('\n')}\n`)
   await stoppedOr(ms, context.stopped())
+  const answered = sidecar.ready
   await sidecar.stop()
   await passed(lastWordsMs)
   // The profile itself will be the sidecar's, and no server may change it.
   const protectedPaths = [...config.protectedPaths, ...(file === undefined ? [] : [file])]
-  const profile = learnedProfile(observed, {
+  const seen = learnedProfile(observed, {
     files: fileFacts(),
     protectedPaths,
     home: env['HOME'],
     homes: homeFolders(env['HOME']),
     ownAddresses: new Set(interfaceAddresses()),
   })
+  const profile = answered ? seen : { ...seen, review: [unanswered, ...seen.review] }
   const text = learnedText(profile, about(config.server.command, sidecar.enforcement.kernel?.uid))
   const remarks = [...profile.review, ...problems(text, { ...config, protectedPaths }, env)]
   if (file === undefined) stdout.write(text)
@@ -126,6 +132,11 @@ function checkOutput(file: string, force: boolean): void {
   if (!existsSync(dirname(file))) throw new StartError(`--output: there is no folder ${dirname(file)}`)
   if (!force && existsSync(file))
     throw new StartError(`--output: ${file} exists; --force replaces it, another name keeps it`)
+  try {
+    accessSync(dirname(file), constants.W_OK)
+  } catch {
+    throw new StartError(`--output: this user may not write in the folder ${dirname(file)}`)
+  }
 }
 
 /** The server may have put links where the profile is to go: nothing is written through one. */

@@ -25,6 +25,7 @@ import { BodyReader } from './listen/body.ts'
 import { cors, dispatch, paths } from './listen/dispatch.ts'
 import { type HttpReceived, Refusals } from './listen/http.ts'
 import { checkOrigin, type HostAndOrigin } from './listen/origin.ts'
+import { listenReason } from './listen/reason.ts'
 import { listen } from './listen/server.ts'
 import { type UpgradeReceived, webSocket } from './listen/websocket.ts'
 import { wellKnown } from './listen/well-known.ts'
@@ -230,9 +231,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
       closeAll(world)
       await wayOut.close()
       reaper.close()
-      const { code, message } = thrown as NodeJS.ErrnoException
-      const reason = code === 'EADDRINUSE' ? `it is in use; choose another with ${flag}` : message
-      throw new StartError(`cannot listen on ${address}: ${reason}`)
+      throw new StartError(`cannot listen on ${address}: ${listenReason(thrown, flag)}`)
     }
   }
 

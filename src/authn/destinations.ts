@@ -28,7 +28,7 @@ export function createDestinations(
       return `plain http is for this machine alone, and ${address} is not on it`
     }
     if (allowPrivate || isPublicAddress(address)) return undefined
-    return `${address} is not a public address, and private ones are not allowed`
+    return `${address} is not a public address, and private ones are not allowed (allowPrivateAddresses)`
   }
   return {
     faultOf: (text) => {

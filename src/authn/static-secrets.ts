@@ -26,13 +26,13 @@ const shapes = {
     ...{ what: 'token', form: 'NAME:TOKEN', bare: true },
     // RFC 6750 section 2.1, `b68token`.
     pattern: /^[A-Za-z0-9._~+/-]+=*$/,
-    allowed: 'the token has characters that no bearer token has (RFC 6750)',
+    allowed: 'the token has characters that no bearer token has (RFC 6750); a line is NAME:TOKEN',
   },
   apiKey: {
     ...{ what: 'API key', form: 'NAME:KEY', bare: true },
     // What a header can carry as it is, without blanks, whose number would be in doubt.
     pattern: /^[!-~]+$/,
-    allowed: 'the API key has characters beside visible ASCII',
+    allowed: 'the API key has characters beside visible ASCII; a line is NAME:KEY',
   },
 } as const satisfies Record<StaticMethod['method'], LineShape & { pattern: RegExp; allowed: string }>
 

@@ -9,6 +9,7 @@ import {
   issuerUrl,
   plainHttp,
   scope,
+  trustDomain,
   word,
 } from './words.ts'
 
@@ -265,7 +266,7 @@ export const certificateType = object(
       'Which names of a certificate make the identity, in order of preference. `cn` is free text of the issuer and counts only when it is listed.',
     ),
     trustDomains: defaulted(
-      list(word('text')),
+      list(trustDomain),
       [],
       'Trust domains of SPIFFE ids to accept. Empty: any that the authorities vouch for.',
     ),

@@ -15,6 +15,19 @@ export function word(name: string): ValueType<string> {
 /** A pattern in which `*` stands for any text. */
 export const globText: ValueType<string> = word('patterns, `*` for any text')
 
+const TRUST_DOMAIN = /^[a-z0-9._-]{1,255}$/
+
+/** Of a SPIFFE ID, which has it in lower case: in another form it would be the name of none. */
+export const trustDomain: ValueType<string> = text('trust domains', { maxLength: MAX_NAME }, (input) => {
+  if (TRUST_DOMAIN.test(input)) return good(input)
+  const meant = input
+    .toLowerCase()
+    .replace(/^spiffe:\/\//, '')
+    .replace(/\/.*$/, '')
+  const advice = TRUST_DOMAIN.test(meant) ? `: write ${meant}` : ', such as example.org'
+  return bad(`is not the name of a trust domain${advice}`)
+})
+
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$/
 
 /** The name of an HTTP header (RFC 9110 section 5.1), in lower case. */

@@ -1,4 +1,4 @@
-import { accessSync, constants, statSync } from 'node:fs'
+import { accessSync, closeSync, constants, openSync, readSync, statSync } from 'node:fs'
 import { delimiter, isAbsolute, join, resolve } from 'node:path'
 
 /** What execvp falls back to (glibc, confstr). */
@@ -26,10 +26,36 @@ export function commandProblem(file: string, cwd: string, path: string | undefin
         continue
       }
       accessSync(candidate, constants.X_OK)
-      return undefined
+      return interpreterProblem(candidate, cwd)
     } catch (thrown) {
       if ((thrown as NodeJS.ErrnoException).code === 'EACCES') problem = `${candidate} may not be executed`
     }
   }
   return problem
+}
+
+/** The kernel says of a script whose interpreter is missing that the script does not exist. */
+function interpreterProblem(script: string, cwd: string): string | undefined {
+  const interpreter = /^#![ \t]*([^ \t\n]+)/.exec(start(script))?.[1]
+  if (
+    interpreter === undefined ||
+    statSync(resolve(cwd, interpreter), { throwIfNoEntry: false }) !== undefined
+  )
+    return undefined
+  const advice = interpreter.endsWith('\r') ? ': its lines end as on Windows' : ''
+  return `${script} is a script for ${JSON.stringify(interpreter)}, which does not exist${advice}`
+}
+
+/** Empty where the file may be run and not read. */
+function start(file: string): string {
+  const buffer = Buffer.alloc(256)
+  let descriptor: number | undefined
+  try {
+    descriptor = openSync(file, 'r')
+    return buffer.toString('latin1', 0, readSync(descriptor, buffer, 0, buffer.length, 0))
+  } catch {
+    return ''
+  } finally {
+    if (descriptor !== undefined) closeSync(descriptor)
+  }
 }

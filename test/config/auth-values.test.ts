@@ -93,6 +93,14 @@ t.test('what a method cannot mean is refused where it stands', async (t) => {
       '2:68: auth.clientCertificate.trustDomains: are of SPIFFE ids: put spiffe into names',
     ],
     [
+      'clientCertificate: { caFile: ca.pem, trustDomains: [spiffe://Example.org/ns] }',
+      '2:55: auth.clientCertificate.trustDomains[0]: is not the name of a trust domain: write example.org',
+    ],
+    [
+      'clientCertificate: { caFile: ca.pem, trustDomains: ["a b"] }',
+      '2:55: auth.clientCertificate.trustDomains[0]: is not the name of a trust domain, such as example.org',
+    ],
+    [
       'resource: https://mcp.example.com/#x\n  bearer: { tokenFile: keys }',
       '2:13: auth.resource: has a fragment: leave out the # and what follows',
     ],

@@ -482,7 +482,7 @@ t.test('the chain is whole across a rotation and a crash, and tampering is found
   t.equal(kept.code, 0, kept.stdout)
   const missing = await verify(join(folder(t), 'none'))
   t.equal(missing.code, 1)
-  t.match(missing.stderr, /ENOENT|no such file/i)
+  t.match(missing.stderr, /^mcp-sidecar: \S+\/none does not exist$/m)
   t.notMatch(missing.stderr, /\n {4}at /, 'no stack trace')
 })
 

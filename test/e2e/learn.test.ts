@@ -205,6 +205,15 @@ t.test('a file is replaced only by force, and that is known before the session',
   t.match(readFileSync(output, 'utf8'), 'permissionProfile:')
 })
 
+t.test('a server that never answered is told from one that needs little', skip, async (t) => {
+  const place = placeFor(t, uids[0] as number)
+  const args = ['learn', '--for', '300ms', ...ports, '--', process.execPath, '-e', 'process.exit(3)']
+  const { code, stdout, stderr } = await run(place, args)
+  t.equal(code, 0, stderr)
+  t.match(stderr, 'the server did not answer when the session ended')
+  t.match(stdout, 'the server did not answer when the session ended', 'the profile says so, too')
+})
+
 t.test('what makes no sense is refused with what would', skip, async (t) => {
   const place = placeFor(t, uids[0] as number)
   const refusals: readonly (readonly [readonly string[], RegExp])[] = [

@@ -79,3 +79,24 @@ t.test('it agrees with what happens when the program is started', async (t) => {
     }
   }
 })
+
+t.test('a script is told from its interpreter, which the kernel does not do', async (t) => {
+  const folder = t.testdir({
+    gone: '#!/nonexistent/python -u\n',
+    windows: '#!/bin/sh\r\n',
+    env: '#! /usr/bin/env sh\n',
+    relative: '#!./env\n',
+  })
+  for (const name of ['gone', 'windows', 'env', 'relative']) chmodSync(join(folder, name), 0o755)
+  const problem = (name: string): string | undefined => commandProblem(`./${name}`, folder, undefined)
+  t.equal(
+    problem('gone'),
+    `${join(folder, 'gone')} is a script for "/nonexistent/python", which does not exist`,
+  )
+  t.equal(
+    problem('windows'),
+    `${join(folder, 'windows')} is a script for "/bin/sh\\r", which does not exist: its lines end as on Windows`,
+  )
+  t.equal(problem('env'), undefined)
+  t.equal(problem('relative'), undefined, 'counts from the server’s folder')
+})

@@ -39,6 +39,12 @@ export function readProfile(text: string, where: string, name: string): ReadProf
     const place = dotted('', key === true ? path.slice(0, -1) : path).replace(/^\./, '')
     return { where: document.where(offset), message: place === '' ? message : `${place}: ${message}`, offset }
   }
+  if (!wrapped && isSection(value) && Object.hasOwn(value, 'permissions')) {
+    const where = document.where(document.offset(['permissions'], 'key'))
+    const message =
+      'permissions is a key of the configuration: in a file of its own a profile is written without it'
+    throw new ConfigError([{ where, message }])
+  }
   const made = profileOf(wrapped ? value[WRAPPER] : value, name)
   const problems = [
     ...others.map((key) => {

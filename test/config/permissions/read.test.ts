@@ -165,6 +165,10 @@ t.test('everything that is wrong is said, each at its line and column', async (t
       'apiVersion: ome.io/v1alpha1\nkind: MCPServer',
       'p.yaml:1:1: this is an OME document: name its file with --manifest (or in manifests)',
     ],
+    [
+      'permissions:\n  filesystem: {}',
+      'p.yaml:1:1: permissions is a key of the configuration: in a file of its own a profile is written without it',
+    ],
     ['filesytem: {}', 'p.yaml:1:1: unknown key: did you mean filesystem?'],
     ['x: {}', 'p.yaml:1:1: unknown key: there are filesystem, network, env, limits, allowDegraded'],
     ['filesystem: { raed: [] }', 'p.yaml:1:15: filesystem: unknown key: did you mean read?'],
