@@ -142,7 +142,7 @@ export async function startSidecar(config: Config, context: SidecarContext): Pro
 
   // The path of one message, outermost first.
   const messages = stack<Parsed>()
-    .push(observeCalls({ clock, log, metrics, audit: () => world.audit })) // sees every outcome, whoever refused
+    .push(observeCalls({ clock, log, metrics, audit: () => world.audit, sessions: registry })) // sees every outcome, whoever refused
     .push(classify) // in which era the client speaks; what that era forbids goes no further
     .push(toolHints(toolList, { clock, wanted: () => world.security.readsHints })) // what the server says of its tools, where policies judge by it
     .push(stillAuthenticated<Decoded>(authentication)) // all that may take longer than a reload that shuts its sender out

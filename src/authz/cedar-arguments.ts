@@ -1,4 +1,5 @@
 /** The arguments of a call as attributes `arg_<name>`, read where they stand in the message. */
+import { folded } from '../core/json.ts'
 import type { Message } from '../core/jsonrpc.ts'
 import { Scanner } from '../core/scan.ts'
 import type { Json } from './cedar-ast.ts'
@@ -42,7 +43,7 @@ export class AskedArguments {
    * @param decimals numbers as ToolHive has them, all `decimal`
    * @param put is given each attribute that is asked for and there
    * @returns why the arguments cannot be judged: an argument that stands twice or in another letter case than the policy
-   *   has it (readers differ in which they believe), more than {@link maxArguments} of them, a value that Cedar cannot
+   *   has it, or with a NUL behind it (readers differ in which they believe), more than {@link maxArguments} of them, a value that Cedar cannot
    *   hold. What no policy can see is no reason
    */
   read(
@@ -116,11 +117,6 @@ function valueAt(
   }
   if (end - start > 64) return new Unreadable('a number of too many digits')
   return cedarNumberText(bytes.toString('latin1', start, end), decimals)
-}
-
-/** As readers that ignore letter case compare names. */
-function folded(name: string): string {
-  return name.toUpperCase().toLowerCase()
 }
 
 /** For the log: cut, since the client chose it. */

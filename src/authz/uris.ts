@@ -3,17 +3,23 @@
  * begins does not: `file:///public/../secret` begins with `file:///public/`.
  */
 
-const climbing = /(?:^|[/\\:]|%(?:25)*2f|%(?:25)*5c)(?:\.|%(?:25)*2e){2}(?:$|[/\\?#]|%(?:25)*2f|%(?:25)*5c)/i
+const climbing =
+  /(?:^|[/\\:]|%(?:25)*2f|%(?:25)*5c)(?:\.|%(?:25)*2e){2}(?: |%(?:25)*20)*(?:$|[/\\?#;]|%(?:25)*(?:2f|5c|3b|3f|23))/i
+
+/** What stands for a control character once it is decoded. */
+const control = /%(?:25)*(?:[01][\da-f]|7f)/i
 
 /**
- * True for a URI in which a segment is `..`, in any spelling (`%2e%2e`, `..%2f`, `\..\`, `%252e`), or that has control
- * characters, which some parsers leave out (WHATWG URL) and so find a `..` that was not there.
+ * True for a URI in which a segment is `..`, in any spelling (`%2e%2e`, `..%2f`, `\..\`, `%252e`; with blanks behind it, which
+ * Windows and parsers trim, or a `;`, which begins a parameter in Java), or that has control characters, decoded or not,
+ * which some parsers leave out (WHATWG URL) and so find a `..` that was not there.
  */
 export function isTreacherous(uri: string): boolean {
   for (let i = 0; i < uri.length; i++) {
     const c = uri.charCodeAt(i)
     if (c < 0x20 || c === 0x7f) return true
   }
+  if (uri.includes('%') && control.test(uri)) return true
   return (uri.includes('.') || uri.includes('%')) && climbing.test(uri)
 }
 

@@ -1,8 +1,9 @@
 import { declaresExtension } from '../core/envelope.ts'
 import { SidecarError } from '../core/errors.ts'
-import { elements, member, members } from '../core/json.ts'
+import { elements, member } from '../core/json.ts'
 import type { Message, Span } from '../core/jsonrpc.ts'
 import { isModernVersion, tasksExtension } from '../core/mcp.ts'
+import { listenedFor } from '../core/operation.ts'
 import type {
   CallHandle,
   Clock,
@@ -59,14 +60,17 @@ export class ModernRelay implements StatelessServer {
     }
   }
 
-  /** The request as the server gets it. @throws ERR_REQUEST_STATE, ERR_TASK_UNKNOWN */
+  /** The request as the server gets it. @throws ERR_REQUEST_STATE, ERR_TASK_UNKNOWN, ERR_PARAMS */
   #forwarded({ message, principal }: ModernCall): Message {
     const { method } = message
     if (method.startsWith('tasks/')) {
       const id = message.paramString('taskId')
+      // A server that looks tasks up by it may take `["t"]`, or 7, for the task of that name.
+      if (id === undefined && message.paramSpans.taskId !== undefined)
+        throw new SidecarError('ERR_PARAMS', { detail: `${method}: its taskId is no text` })
       if (id !== undefined) this.#checkTask(id, message, principal)
     } else if (method === 'subscriptions/listen') {
-      for (const id of listenedTasks(message)) this.#checkTask(id, message, principal)
+      for (const id of listenedFor(message, 'taskIds')) this.#checkTask(id, message, principal)
     }
     const at = message.paramSpans.requestState
     if (at === undefined) return message
@@ -169,20 +173,6 @@ class RelayedCall implements ModernCall {
 function needsTasks(detail: string): SidecarError {
   const requiredCapabilities = { extensions: { [tasksExtension]: {} } }
   return new SidecarError('ERR_CAPABILITY', { detail, data: { requiredCapabilities } })
-}
-
-/** @throws ERR_INVALID_REQUEST where readers could differ in what is listened for */
-function listenedTasks(message: Message): string[] {
-  const wishes = message.paramSpans.notifications
-  if (wishes === undefined) return []
-  const alike = members(message.bytes, wishes).filter(
-    ({ key }) => key.toUpperCase().toLowerCase().split('\0', 1)[0] === 'taskids',
-  )
-  if (alike.length > 1 || alike.some(({ key }) => key !== 'taskIds')) {
-    throw new SidecarError('ERR_INVALID_REQUEST', { detail: 'taskIds stands twice, or in unusual letters' })
-  }
-  const ids = alike.flatMap(({ value }) => elements(message.bytes, value).map((each) => message.string(each)))
-  return ids.filter((id) => id !== undefined)
 }
 
 /** Only versions that are served here: one that is listed invites requests that claim it. */

@@ -72,17 +72,34 @@ export function operationOf(message: Message): Operation {
 }
 
 function use(action: Operation['action'], type: Target['type'], name: string | undefined): Operation {
+  // For a server in C it ends there, and is the name of another object than the one that is judged.
+  if (type !== 'resource' && name?.includes('\0') === true)
+    throw new SidecarError('ERR_PARAMS', { detail: `the name of a ${type} has a NUL in it` })
   return { kind: 'use', action, targets: name === undefined ? nothing : [{ type, name }], list: undefined }
 }
 
 /** Each resource it wants to hear of (2026-07-28, basic/patterns/subscriptions). */
 function listening(message: Message): Operation {
-  const uris = once(message, message.paramSpans.notifications, 'resourceSubscriptions')
-  const targets = (uris === undefined ? [] : elements(message.bytes, uris)).flatMap((span): Target[] => {
-    const name = message.string(span)
-    return name === undefined ? [] : [{ type: 'resource', name }]
-  })
+  const targets = listenedFor(message, 'resourceSubscriptions').map(
+    (name): Target => ({ type: 'resource', name }),
+  )
   return targets.length === 0 ? free : { kind: 'use', action: 'resources/read', targets, list: undefined }
+}
+
+/**
+ * What a `subscriptions/listen` names in one of its lists.
+ *
+ * @throws ERR_PARAMS where a server may read another list than is judged here: one that stands twice, is no array, or holds
+ *   anything but texts. For `includes()` of JavaScript `"a"` and `["a"]` are the same, and so are `[["a"]]` and `["a"]` for
+ *   a server that looks its objects up by them
+ */
+export function listenedFor(message: Message, list: 'resourceSubscriptions' | 'taskIds'): string[] {
+  const { bytes } = message
+  const at = once(message, message.paramSpans.notifications, list)
+  if (at === undefined || message.text(at) === 'null') return []
+  const names = elements(bytes, at).map((span) => message.string(span))
+  if (bytes[at.start] === 0x5b && names.every((name) => name !== undefined)) return names
+  throw new SidecarError('ERR_PARAMS', { detail: `${list} is no list of texts` })
 }
 
 /** What it completes an argument of (server/utilities/completion, "Reference types"). */

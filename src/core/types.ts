@@ -125,6 +125,11 @@ export interface Sessions {
   get(id: string, principal: Principal, transport: Transport): SessionHandle
   /** @throws ERR_OVERLOADED, ERR_DRAINING */
   open(principal: Principal, transport: Transport, main?: Outlet): SessionHandle
+  /**
+   * The `clientInfo`, as JSON text, with which the client of this message's session introduced itself; undefined also
+   * for a session of another principal or transport.
+   */
+  clientInfo(of: Pick<Parsed, 'sessionId' | 'principal' | 'transport'>): string | undefined
 }
 
 export interface Routed extends Admitted {

@@ -108,7 +108,9 @@ function ruleOf(limit: RateLimit, index: number, namespace: string): Rule {
 function coverage({ dimension, tools }: RateLimit): Rule['covers'] {
   if (tools.length > 0) {
     const fits = anyGlob(tools)
-    return (operation) => operation.action === 'tools/call' && fits(toolOf(operation))
+    // One whose name cannot be read here may be any of them to the server.
+    return ({ action, targets: [target] }) =>
+      action === 'tools/call' && (target === undefined || fits(target.name))
   }
   return dimension === 'tool' ? (operation) => operation.action === 'tools/call' : undefined
 }

@@ -132,6 +132,17 @@ export function listen(options: ListenerOptions, doors: Doors): Promise<Listener
       })
     })
   }
+  // Node would end the connection without a word, and nobody would learn who has asked.
+  server.on('connect', (request: IncomingMessage, socket: Duplex) => {
+    const refusal = new SidecarError('ERR_HTTP', { detail: 'CONNECT: this is no proxy' })
+    const requestId = nextId()
+    const { remoteAddress = '' } = socket as Socket
+    const { url: path = '', headers } = request
+    doors.refusals.note(refusal, { requestId, remoteAddress, httpMethod: 'CONNECT', path, headers })
+    socket.on('error', () => {})
+    if (((socket as Busy)[openResponses]?.size ?? 0) > 0) socket.destroy()
+    else endSoon(socket, rawResponse(refusal, requestId))
+  })
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
     // No handshake, so that nobody there could read an answer; Node.js has often ended the connection by now.
     if (/^ERR_(SSL|TLS)_/.test(error.code ?? '')) {

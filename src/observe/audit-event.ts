@@ -3,9 +3,10 @@
  * (pkg/audit/event.go) with more in it. Joined by hand, since every call waits for it.
  */
 import { randomUUID } from 'node:crypto'
+import { clientInfoOf } from '../core/client-info.ts'
 import { errorTable, type SidecarError } from '../core/errors.ts'
-import { canonical, member } from '../core/json.ts'
-import type { Message, Span } from '../core/jsonrpc.ts'
+import { canonical } from '../core/json.ts'
+import type { Message } from '../core/jsonrpc.ts'
 import type { Operation } from '../core/operation.ts'
 import type { AuditPolicy } from '../core/policy.ts'
 import { fingerprint, sha256 } from '../core/secret.ts'
@@ -40,8 +41,8 @@ export interface AuditInput {
   readonly error?: SidecarError | undefined
   /** The session's id itself; only its fingerprint is written. */
   readonly sessionId?: string | undefined
-  /** Of clients that introduced themselves once, in their initialize. */
-  readonly client?: { readonly name?: unknown; readonly version?: unknown } | undefined
+  /** Of clients that introduced themselves once, in their initialize: that `clientInfo`, as JSON text. */
+  readonly clientInfo?: string | undefined
   /** Of the HTTP response; without it, that of `error` on Streamable HTTP. */
   readonly status?: number | undefined
   /** `error.code` of a JSON-RPC error that the server answered with. */
@@ -72,8 +73,6 @@ const maxTargets = 32
 const maxRules = 32
 const maxErrors = 4
 const maxDetails = 32
-/** Longer introductions are not read. Bytes. */
-const maxClientInfo = 4096
 
 /** Makes the JSON text of events, without the closing brace, to which the chain adds its link. */
 export class AuditEvents {
@@ -163,10 +162,9 @@ export class AuditEvents {
   }
 
   /** As the client calls itself: in this message (2026-07-28, or initialize), else when it opened its session. */
-  #clientText({ message, client }: AuditInput): string {
-    const span = message === undefined ? undefined : clientSpan(message)
-    if (message !== undefined && span !== undefined) return this.#clients.of(message.text(span))
-    return client === undefined ? '' : clientText(client)
+  #clientText({ message, clientInfo }: AuditInput): string {
+    const info = (message === undefined ? undefined : clientInfoOf(message)) ?? clientInfo
+    return info === undefined ? '' : this.#clients.of(info)
   }
 
   #decisionText({ outcome, permit, error }: AuditInput): string {
@@ -270,20 +268,11 @@ function ofStranger({ request, principal }: AuditInput): boolean {
   return request !== undefined && principal === undefined
 }
 
-function clientSpan(message: Message): Span | undefined {
-  const { metaSpans, method, bytes, params } = message
-  const span =
-    metaSpans?.clientInfo ?? (method === 'initialize' ? member(bytes, params, 'clientInfo') : undefined)
-  return span === undefined || span.end - span.start > maxClientInfo ? undefined : span
-}
-
 /** A client's name for itself, as JSON text of an Implementation. */
 function clientInfoText(json: string): string {
   const info: unknown = JSON.parse(json)
-  return typeof info === 'object' && info !== null ? clientText(info) : ''
-}
-
-function clientText({ name, version }: NonNullable<AuditInput['client']>): string {
+  if (typeof info !== 'object' || info === null) return ''
+  const { name, version } = info as { readonly name?: unknown; readonly version?: unknown }
   let text = ''
   if (typeof name === 'string') text += `,"client_name":${quotedUpTo(name, max.client)}`
   if (typeof version === 'string') text += `,"client_version":${quotedUpTo(version, max.client)}`

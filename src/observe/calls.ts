@@ -2,7 +2,7 @@ import { SidecarError } from '../core/errors.ts'
 import { member } from '../core/json.ts'
 import type { Message } from '../core/jsonrpc.ts'
 import type { Handler, Layer } from '../core/pipeline.ts'
-import type { Clock, Decoded, Logger, Metrics, Parsed, Permitted } from '../core/types.ts'
+import type { Clock, Decoded, Logger, Metrics, Parsed, Permitted, Sessions } from '../core/types.ts'
 import type { Audit } from './audit.ts'
 import { auditOutcomeOf, auditTypeOf } from './audit-type.ts'
 
@@ -16,6 +16,8 @@ export interface CallObservers {
   readonly metrics: Metrics
   /** The one of the moment; undefined: nothing is recorded. */
   readonly audit: () => Audit | undefined
+  /** Where clients introduced themselves whose messages do not say who they are. */
+  readonly sessions: Pick<Sessions, 'clientInfo'>
 }
 
 /**
@@ -24,7 +26,7 @@ export interface CallObservers {
  *
  * @throws ERR_AUDIT while nothing can be recorded and the audit log is configured to block
  */
-export function observeCalls({ clock, log, metrics, audit }: CallObservers) {
+export function observeCalls({ clock, log, metrics, audit, sessions }: CallObservers) {
   return (parsed: Parsed, next: Handler<Parsed>): void | Promise<void> => {
     const { message } = parsed
     const records = audit()
@@ -58,9 +60,11 @@ export function observeCalls({ clock, log, metrics, audit }: CallObservers) {
           'call',
         )
       }
-      const { operation, permit } = parsed as Partial<Permitted>
       // The one in force by then: after a reload that before it is closed.
-      audit()?.record({
+      const inForce = audit()
+      if (inForce === undefined) return
+      const { operation, permit } = parsed as Partial<Permitted>
+      inForce.record({
         type: auditTypeOf(message),
         outcome: auditOutcomeOf(outcome, error, answer !== undefined && saysError(answer)),
         request: parsed,
@@ -70,6 +74,7 @@ export function observeCalls({ clock, log, metrics, audit }: CallObservers) {
         permit,
         error,
         sessionId: parsed.sessionId,
+        clientInfo: sessions.clientInfo(parsed),
         rpcCode: answer === undefined ? undefined : rpcCodeOf(answer),
         durationMs: ms,
         responseBytes: answer?.bytes.length,

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { SidecarError } from '../core/errors.ts'
 import type { Outlet } from '../core/exchange.ts'
 import { fingerprint } from '../core/secret.ts'
-import type { Pool, Principal, Sessions, Timer, Transport } from '../core/types.ts'
+import type { Parsed, Pool, Principal, Sessions, Timer, Transport } from '../core/types.ts'
 import type { SessionContext } from './context.ts'
 import { Session } from './session.ts'
 
@@ -62,11 +62,19 @@ export class Registry implements Sessions {
    * that nobody learns of others' sessions.
    */
   get(id: string, principal: Principal, transport: Transport): Session {
-    const session = this.#sessions.get(id)
-    if (session?.principal.id !== principal.id || session.transport !== transport) {
-      throw new SidecarError('ERR_SESSION_UNKNOWN')
-    }
+    const session = this.#find(id, principal, transport)
+    if (session === undefined) throw new SidecarError('ERR_SESSION_UNKNOWN')
     return session
+  }
+
+  clientInfo(of: Pick<Parsed, 'sessionId' | 'principal' | 'transport'>): string | undefined {
+    const { sessionId, principal, transport } = of
+    return sessionId === undefined ? undefined : this.#find(sessionId, principal, transport)?.clientInfo
+  }
+
+  #find(id: string, principal: Principal, transport: Transport): Session | undefined {
+    const session = this.#sessions.get(id)
+    return session?.principal.id === principal.id && session.transport === transport ? session : undefined
   }
 
   /**

@@ -1,3 +1,4 @@
+import { clientInfoOf } from '../core/client-info.ts'
 import { SidecarError } from '../core/errors.ts'
 import type { Exchange, Outlet } from '../core/exchange.ts'
 import type { Message } from '../core/jsonrpc.ts'
@@ -40,6 +41,8 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
   readonly transport: Transport
   /** Negotiated by initialize. */
   version: string | undefined
+  /** With which its client introduced itself, as JSON text. */
+  clientInfo: string | undefined
   lastUsed: number
   readonly #context: SessionContext
   readonly #events: SessionEvents
@@ -137,6 +140,7 @@ export class Session implements SessionHandle, UpstreamOwner, CallHome, StreamsH
       if (this.ended)
         throw new SidecarError('ERR_UPSTREAM_EXIT', { detail: 'the process ended before it was used' })
       this.#state = 'initializing'
+      this.clientInfo = clientInfoOf(message)
       // Nobody will ever know the id of a session whose first answer had nowhere to go.
       exchange.onGone(() =>
         this.end(new SidecarError('ERR_SESSION_UNKNOWN', { detail: 'initialize was aborted' })),

@@ -61,6 +61,8 @@ t.test('an argument in which readers may differ cannot be judged', async (t) => 
     ['{"a":1,"a":{}}', ['arg_a'], /"a" stands twice/],
     ['{"a":{},"a":1}', ['arg_a'], /"a" stands twice/],
     ['{"A":1}', ['arg_a'], /"A" is asked for in another letter case/],
+    ['{"a\\u0000":1}', ['arg_a'], /is asked for in another letter case/],
+    ['{"a":1,"a\\u0000b":2}', ['arg_a'], /is asked for in another letter case/],
     ['{"a":1,"A":2}', ['arg_a'], /"A" is asked for in another letter case/],
     ['{"x_present":"v","x":{}}', ['arg_x_present'], /"x" stands twice/],
     ['{"x":{},"x_present":"v"}', ['arg_x_present'], /"x_present" stands twice/],

@@ -9,6 +9,8 @@ t.test('a URI that climbs is found in every spelling', async (t) => {
     ...['file:///public/%2e%2e/secret', 'file:///public/.%2E/secret', 'file:///public/%2e./x'],
     ...['file:///public/..%2fsecret', 'file:///public%2F..%2Fsecret', 'file:///public\\..\\secret'],
     ...['file:///public/..%5csecret', 'file:///public/%252e%252e%252fsecret', 'x:/a/..?b', 'x:/a/..#b'],
+    ...['x:/a/..%00/b', 'x:/a/.%09./b', 'x:/a/.%250a./b', 'x:/a/b%7f', 'x:/a/..;/b', 'x:/a/..%3bp/b'],
+    ...['x:/a/.. ', 'x:/a/.. /b', 'x:/a/..%20/b', 'x:/a/..%3fb', 'x:/a/..%23b'],
     ...['file:///public/.\t./secret', 'file:///public/.\n./secret', 'file:///a\0', 'x:\x7f'],
   ]
   for (const uri of found) t.ok(isTreacherous(uri), shown(uri))
@@ -17,7 +19,15 @@ t.test('a URI that climbs is found in every spelling', async (t) => {
 t.test('dots that do not climb are nothing special', async (t) => {
   const harmless = [
     ...['file:///public/a.txt', 'git://repo?range=a..b', 'x:/a/...', 'x:/a/..b', 'x:/a../b', 'x:/./a', ''],
-    ...['https://example.com/a%20b', 'x:/%2e', 'x:/a.%2etxt', 'demo://resource/dynamic/text/1', '%'],
+    ...[
+      'https://example.com/a%20b',
+      'x:/%2e',
+      'x:/a.%2etxt',
+      'x:/a;b/..c',
+      'x:/.. b',
+      'demo://resource/dynamic/text/1',
+      '%',
+    ],
   ]
   for (const uri of harmless) t.notOk(isTreacherous(uri), uri)
 })

@@ -256,6 +256,21 @@ t.test('a task is known to who started it, and to nobody else', async (t) => {
   }
 })
 
+t.test('nor under a name that is no text, which a server may take for its own', async (t) => {
+  const bench = new Bench()
+  bench.call('tools/call')
+  bench.server.answer(task)
+  const before = bench.server.calls.length
+  for (const method of ['tasks/get', 'tasks/update', 'tasks/cancel', 'tasks/other']) {
+    for (const taskId of [['t1'], [['t1']], 7, null, true, { toString: 't1' }]) {
+      const foreign = bench.call(method, { taskId }, 'bob')
+      await turn()
+      t.same([foreign.code, foreign.outcomes], ['ERR_PARAMS', 1], `${method} ${JSON.stringify(taskId)}`)
+    }
+  }
+  t.equal(bench.server.calls.length, before)
+})
+
 t.test('nor can anybody else listen to it', async (t) => {
   const bench = new Bench()
   bench.call('tools/call')
@@ -286,6 +301,10 @@ t.test('not even where readers differ about what is asked for', async (t) => {
     '{"taskIds":["t1"],"taskIds":[]}',
     '{"TaskIds":["t1"]}',
     '{"taskIds":[],"taskids":["t1"]}',
+    // To `includes()`, or as the key of an object, the same as ["t1"].
+    '{"taskIds":"t1"}',
+    '{"taskIds":[["t1"]]}',
+    '{"taskIds":[7]}',
   ]) {
     const before = bench.server.calls.length
     bench.send(messageOf(text.replace('"x":1', `"notifications":${notifications}`)), 'bob')

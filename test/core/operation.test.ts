@@ -74,11 +74,26 @@ t.test('an object that readers may read differently is refused', async (t) => {
     '{"ResourceSubscriptions":["a"]}',
     '{"re\u017fourceSubscriptions":["a"]}',
     '{"resourceSubscriptions\\u0000":["a"]}',
+    '{"resourceSubscriptions":"a"}',
+    '{"resourceSubscriptions":{"0":"a","length":1}}',
+    '{"resourceSubscriptions":["a",["b"]]}',
+    '{"resourceSubscriptions":[7]}',
   ]) {
     const params = `{"notifications":${notifications}}`
     const message = messageOf(`{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":${params}}`)
     t.throws(() => operationOf(message), refused, notifications)
   }
+})
+
+t.test('a name that some readers end at a NUL is refused', async (t) => {
+  const spoken = (method: string, params: object) =>
+    messageOf(JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }))
+  for (const message of [
+    spoken('tools/call', { name: 'delete\0' }),
+    spoken('prompts/get', { name: 'p\0q' }),
+    spoken('completion/complete', { ref: { type: 'ref/prompt', name: 'p\0' } }),
+  ])
+    t.throws(() => operationOf(message), refused, message.method)
 })
 
 t.test('a request without an id is none, and no notification either', async (t) => {

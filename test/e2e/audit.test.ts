@@ -62,7 +62,7 @@ for (const [way, enter] of Object.entries(waysIn)) {
       target: { method: 'tools/call', type: 'tool', name: 'echo' },
       source: { type: 'network', value: '127.0.0.1', extra: { user_agent: 'agent/1', request_id: /./ } },
       outcome: 'success',
-      subjects: { user: 'alice', user_id: 'bearer:alice' },
+      subjects: { user: 'alice', user_id: 'bearer:alice', client_name: /test/, client_version: '1' },
       auth: { methods: ['bearer'] },
       decision: { effect: 'allow', policies: ['alice-may'], config: /^sha256:[\da-f]{64}$/ },
       trace_id: traceId,
@@ -84,7 +84,7 @@ for (const [way, enter] of Object.entries(waysIn)) {
     t.match(await of(await b.callTool('pid'), 'denied'), {
       outcome: 'denied',
       result: { code: 'ERR_DENIED', jsonrpc_code: 403 },
-      subjects: { user: 'bob' },
+      subjects: { user: 'bob', client_name: /test/, client_version: '1' },
       decision: { effect: 'deny' },
     })
     t.match(await of(await a.callTool('fail'), 'a tool error'), { outcome: 'application_error' })
@@ -141,6 +141,33 @@ t.test('every message has a line: requests of any method, notifications, respons
   t.match(discovered, [
     { type: 'mcp_request', subjects: { client_name: 'modern-test', client_version: '1' } },
   ])
+})
+
+t.test('a CONNECT, which never becomes a request, leaves its line', async (t) => {
+  const text = 'CONNECT db.internal:5432 HTTP/1.1\r\nHost: x\r\nUser-Agent: scanner\r\n\r\n'
+  const added = await log.added(async () => {
+    const connection = new RawConnection(port).write(text)
+    await until(() => connection.ended || connection.closed, 'the connection ends')
+    connection.close()
+  })
+  t.match(added, [
+    {
+      type: 'http_request',
+      outcome: 'failure',
+      target: { endpoint: 'db.internal:5432', http_method: 'CONNECT' },
+      source: { value: '127.0.0.1', extra: { user_agent: 'scanner' } },
+      result: { code: 'ERR_HTTP' },
+    },
+  ])
+})
+
+t.test('how a client introduced itself is told to nobody who only knows the session', async (t) => {
+  const session = await openSession(url, { headers: alice })
+  const own = await log.added(() => post(url, call('own', 'pid'), session))
+  t.match(own, [{ subjects: { user: 'alice', client_name: 'test', client_version: '1' } }])
+  const stolen = await log.added(() => post(url, call('stolen', 'echo'), { ...session, ...tokens.of('bob') }))
+  t.strictSame(stolen[0].subjects, { user: 'bob', user_id: 'bearer:bob' })
+  t.match(stolen, [{ result: { code: 'ERR_SESSION_UNKNOWN' } }])
 })
 
 t.test('sessions and streams begin and end in it', async (t) => {

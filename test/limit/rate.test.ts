@@ -155,6 +155,12 @@ t.test('globs choose the tools, which a caller then uses up together', async (t)
   t.same(passing(rates, ...calls), [true, true, true, false, true])
 })
 
+t.test('a call whose tool cannot be read counts as one of any', async (t) => {
+  const unreadable = { ...toolCall('x'), targets: [] }
+  const rates = limiterOf([limit('user', 1, { tools: ['db_*'] })])
+  t.same(passing(rates, input(alice, unreadable), input(alice, toolCall('db_read'))), [true, false])
+})
+
 t.test('every request counts where no tools are named', async (t) => {
   const rates = limiterOf([limit('principal', 2)])
   t.same(passing(rates, input(alice), input(alice, toolCall('x')), input(alice)), [true, true, false])

@@ -58,7 +58,7 @@ t.test('a call that was let in, with everything there is to know', async (t) => 
     operation: operationOf(call),
     permit: { verdicts: [{ layer: 'cedar', ids: ['p1', 'p2'] }] },
     sessionId: 'the session',
-    client: { name: 'claude', version: '1.0' },
+    clientInfo: JSON.stringify({ name: 'claude', version: '1.0' }),
     status: 200,
     durationMs: 12.3456789,
     responseBytes: 512,
@@ -201,7 +201,7 @@ t.test('clients are named as they introduce themselves, in whichever era', async
     {},
     'not read at any length',
   )
-  const own = event({ message: message('initialize', { clientInfo }), client: { name: 'earlier' } })[
+  const own = event({ message: message('initialize', { clientInfo }), clientInfo: '{"name":"earlier"}' })[
     'subjects'
   ]
   t.strictSame(own, expected)
@@ -261,7 +261,7 @@ t.test('whatever peers choose, a line is short, and printable ASCII', async (t) 
     }),
     permit: { verdicts: Array.from({ length: 99 }, () => ({ layer: long, ids: [] })) },
     sessionId: long,
-    client: { name: long, version: long },
+    clientInfo: JSON.stringify({ name: long, version: long }),
     details: Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`${i}`, long])),
   })
   t.match(line, /^[ -~]+$/)
