@@ -16,6 +16,9 @@
  * nowhere, and this much in each process is little. */
 #define LOCKED_BYTES (64 * 1024)
 
+/* Of the descriptors that this process may have, so many are beyond what the server may: see limit_files. */
+#define SPARE_FILES 512
+
 /* Where the socket pair to the supervisor lies while everything above it is closed. */
 #define CONTROL 3
 
@@ -58,6 +61,17 @@ static int apply_limit(int resource, const struct limit *limit, rlim_t extra) {
   if (now.rlim_max != RLIM_INFINITY && hard > now.rlim_max) hard = now.rlim_max;
   if (soft > hard) soft = hard;
   return setrlimit(resource, &(struct rlimit){soft, hard}) == 0 ? 0 : errno;
+}
+
+/* Descriptors on the way between processes count for the user, and who sends is held against its own limit: a server with the
+ * same as the launchers of other sessions could have so many on the way that none of those hands its listener over. */
+static int limit_files(const struct limit *limit) {
+  struct rlimit now;
+  if (!limit->set) return 0;
+  if (getrlimit(RLIMIT_NOFILE, &now) != 0) return errno;
+  const rlim_t most = now.rlim_max - (now.rlim_max / 2 < SPARE_FILES ? now.rlim_max / 2 : SPARE_FILES);
+  const struct limit files = {true, now.rlim_max != RLIM_INFINITY && limit->value > most ? most : limit->value};
+  return apply_limit(RLIMIT_NOFILE, &files, 0);
 }
 
 static void apply_limits(const struct start *start, int control) {
@@ -132,7 +146,7 @@ _Noreturn void child_run(const struct start *start, int control) {
   apply_layers(start, control);
   /* After the listener was handed over: the kernel holds descriptors on the way, which all processes of a user share, against
    * this limit of the sender, and another server may have many on the way. */
-  int error = apply_limit(RLIMIT_NOFILE, &start->policy->nofile, 0);
+  int error = limit_files(&start->policy->nofile);
   if (error != 0) fail(control, M_RLIMITS, error, "setrlimit");
   /* The supervisor answers once the report is written: nothing of the server runs before. */
   memset(&message, 0, sizeof message);

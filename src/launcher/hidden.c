@@ -96,6 +96,12 @@ void places_add_proc(struct places *hidden) {
   if (access("/proc/self", F_OK) == 0) add_names(hidden, before, true);
 }
 
+void places_add_kernel(struct places *readonly) {
+  if (!places_add(readonly, "/sys")) refuse(EXIT_REFUSED, "landlock.fs", "", "out of memory");
+  if (access("/proc/self", F_OK) == 0 && !mounts_add_kernel(readonly))
+    refuse(EXIT_REFUSED, "landlock.fs", "mount them less often", "where the file systems of the kernel are mounted cannot be told");
+}
+
 /* What begins with the name of a hidden file was made of it: a log that was rotated, a backup. */
 bool place_covers(const struct place *place, const char *path, bool hidden) {
   if (path_contains(place->path, path)) return true;

@@ -306,6 +306,7 @@ static void add_grants(const struct policy *policy, uint64_t known, int ruleset,
 static void add_everything(const struct policy *policy, uint64_t known, int ruleset) {
   static struct expansion expansion;
   places_of(policy, &around.hidden, &around.readonly);
+  places_add_kernel(&around.readonly);
   expansion.ruleset = ruleset;
   expansion.allowed = known;
   expansion.hidden = around.hidden;

@@ -167,6 +167,8 @@ struct places {
 };
 /* What a policy hides, and what it keeps from being changed, by all its names. Refuses when one cannot be told. */
 void places_of(const struct policy *policy, struct places *hidden, struct places *readonly);
+/* Where the kernel shows itself as files, /proc aside: who writes these freezes or ends whom it likes, the sidecar too. */
+void places_add_kernel(struct places *readonly);
 /* False: there are too many, or there is no memory. */
 bool places_add(struct places *places, const char *path);
 /* /proc and wherever else it is mounted. */
@@ -196,6 +198,8 @@ int open_real(const char *path, int flags);
 /* Adds to `places`, for those from `from` on, the names that they have through other mounts. False: these cannot be told, or
  * there are too many. `hidden`: what begins with the name of a file belongs to it. */
 bool mounts_add_names(struct places *places, size_t from, bool hidden);
+/* Adds to `places` where file systems are mounted by which the kernel is controlled. False likewise. */
+bool mounts_add_kernel(struct places *places);
 
 /* ---- seccomp.c ---- */
 /* In the child: installs the filter. The listener's descriptor, -1 without one, -2 with errno. */

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 struct mount {
-  const char *device, *root, *point;
+  const char *device, *root, *point, *type;
 };
 /* As they are at the start. */
 static struct mount *mounts;
@@ -33,7 +33,11 @@ static bool read_line(char *line, struct mount *mount) {
   char *rest = line, *fields[5];
   for (size_t i = 0; i < 5; i++)
     if ((fields[i] = strsep(&rest, " ")) == NULL) return false;
-  *mount = (struct mount){fields[2], unescaped(fields[3]), unescaped(fields[4])};
+  /* Options and what else there may be end with a dash. */
+  char *behind = rest == NULL ? NULL : strstr(rest, " - ");
+  if (behind == NULL) return false;
+  behind += strlen(" - ");
+  *mount = (struct mount){fields[2], unescaped(fields[3]), unescaped(fields[4]), strsep(&behind, " ")};
   return true;
 }
 
@@ -95,5 +99,16 @@ bool mounts_add_names(struct places *places, size_t from, bool hidden) {
       for (size_t other = 0; other < mount_count; other++)
         if (strcmp(mounts[under].device, mounts[other].device) == 0 && !add_name(places, i, inside, hidden, &mounts[other])) return false;
     }
+  return true;
+}
+
+bool mounts_add_kernel(struct places *places) {
+  static const char *const types[] = {"sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "configfs", "securityfs", "bpf",
+                                      "efivarfs", "pstore", "resctrl", "fusectl", "selinuxfs", "smackfs"};
+  if (!read_mounts()) return false;
+  for (size_t i = 0; i < mount_count; i++)
+    for (size_t type = 0; type < sizeof types / sizeof types[0]; type++)
+      if (strcmp(mounts[i].type, types[type]) == 0 && places_around(places, mounts[i].point) == NULL && !places_add(places, mounts[i].point))
+        return false;
   return true;
 }

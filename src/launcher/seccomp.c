@@ -185,12 +185,42 @@ static void network(struct program *program, const struct policy *policy, const 
   refuse_bits(program, NR_sendmmsg, 3, fast_open, DENY(EPERM));
 }
 
-/* Device controls: of terminals, of owners of signals where Landlock has no signal scope, of inode flags. */
+/* A lease makes others wait: whoever opens the file is held for fs.lease-break-time, 45 seconds, and its owner may take one of
+ * a file that it can only read. That is the program of the next session, and for root the system's libraries. */
+static void file_controls(struct program *program, const struct layers *layers) {
+  struct block *block = begin(program, NR_fcntl);
+  load(program, ARGUMENT_OFFSET(1));
+  answer_if(program, JUMP_EQUAL, 1024, DENY(EPERM)); /* F_SETLEASE */
+  answer_if(program, JUMP_EQUAL, 1040, DENY(EPERM)); /* F_SETDELEG */
+  if (layers->signal_rule) {
+    answer_if(program, JUMP_EQUAL, 8, DENY(EPERM));  /* F_SETOWN */
+    answer_if(program, JUMP_EQUAL, 15, DENY(EPERM)); /* F_SETOWN_EX */
+  }
+  answer(program, SC_ALLOW);
+  end(program, block);
+}
+
+/* Whoever closes a lingering socket waits until all of it is sent, and that can be the sidecar: a socket that the server
+ * passes over its standard output is closed by whoever reads there. It counts as set, as some programs give up without, and
+ * what is said to the proxy is no more than said to the proxy. */
+static void lingering(struct program *program) {
+  struct block *block = begin(program, NR_setsockopt);
+  load(program, ARGUMENT_OFFSET(1));
+  uint16_t other = only_if(program, JUMP_EQUAL, SOL_SOCKET);
+  load(program, ARGUMENT_OFFSET(2));
+  answer_if(program, JUMP_EQUAL, SO_LINGER, DENY(0));
+  landing(program, other);
+  answer(program, SC_ALLOW);
+  end(program, block);
+}
+
+/* Device controls: of terminals, of page faults, of owners of signals where Landlock has no signal scope, of inode flags. */
 static void controls(struct program *program, const struct layers *layers) {
   struct block *block = begin(program, NR_ioctl);
   load(program, ARGUMENT_OFFSET(1));
   answer_if(program, JUMP_EQUAL, 0x5412, DENY(EPERM)); /* TIOCSTI */
   answer_if(program, JUMP_EQUAL, 0x541C, DENY(EPERM)); /* TIOCLINUX */
+  answer_if(program, JUMP_EQUAL, 0xAA00, DENY(EPERM)); /* USERFAULTFD_IOC_NEW: the call of that name, by a device */
   if (layers->signal_rule) {
     answer_if(program, JUMP_EQUAL, 0x8901, DENY(EPERM)); /* FIOSETOWN */
     answer_if(program, JUMP_EQUAL, 0x8902, DENY(EPERM)); /* SIOCSPGRP */
@@ -234,12 +264,6 @@ static void signals(struct program *program, const struct layers *layers) {
     end(program, block);
   }
   rule(program, NR_pidfd_send_signal, others);
-  struct block *block = begin(program, NR_fcntl);
-  load(program, ARGUMENT_OFFSET(1));
-  answer_if(program, JUMP_EQUAL, 8, DENY(EPERM));  /* F_SETOWN */
-  answer_if(program, JUMP_EQUAL, 15, DENY(EPERM)); /* F_SETOWN_EX */
-  answer(program, SC_ALLOW);
-  end(program, block);
 }
 
 /* Landlock before ABI 3 sees no truncation: it is left to descriptors that were opened for writing. */
@@ -318,6 +342,8 @@ static void rules(struct program *program, const struct policy *policy, const st
     for (size_t i = 0; i < learn_call_count; i++) rule(program, learn_calls[i], SC_USER_NOTIF);
   else if (layers->truncate_rule) truncation(program);
   controls(program, layers);
+  file_controls(program, layers);
+  lingering(program);
   network(program, policy, layers);
   /* Namespaces; and CLONE_PARENT (0x8000): children stay below those who made them, where they are looked for. */
   refuse_bits(program, NR_clone, 0, 0x7E028000U, DENY(EPERM));

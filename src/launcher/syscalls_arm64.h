@@ -64,6 +64,7 @@
 #define NR_shmget 194
 #define NR_shmctl 195
 #define NR_shmat 196
+#define NR_setsockopt 208
 #define NR_socket 198
 #define NR_socketpair 199
 #define NR_bind 200

@@ -8,6 +8,7 @@
 #define NR_shmget 29
 #define NR_shmat 30
 #define NR_shmctl 31
+#define NR_setsockopt 54
 #define NR_socket 41
 #define NR_connect 42
 #define NR_sendto 44

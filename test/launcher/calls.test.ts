@@ -56,6 +56,7 @@ const always: Readonly<Record<string, number>> = {
   ...all(EPERM, 'clock_settime sethostname shmget shmat msgget msgsnd semget semctl mq_open'),
   ...all(EPERM, 'prlimit-other setpriority-other sched_setaffinity-other ioprio_set'),
   ...all(EPERM, 'seccomp-listener seccomp-bit-6 pdeathsig-clear pdeathsig-other tiocsti tioclinux'),
+  ...all(EPERM, 'fault-device lease delegation'),
   ...all(ENOSYS, 'clone3 newer newest'),
   ...all(
     EACCES,
@@ -63,7 +64,7 @@ const always: Readonly<Record<string, number>> = {
   ),
   ...all(
     0,
-    'prlimit-own setpriority-own pdeathsig-kill netlink-route pair-stream pair-seqpacket fork kill-self',
+    'prlimit-own setpriority-own pdeathsig-kill netlink-route pair-stream pair-seqpacket linger fork kill-self',
   ),
   'seccomp-own': EFAULT,
   ...(process.arch === 'x64' ? { x32: ENOSYS, iopl: EPERM } : {}),

@@ -1,8 +1,10 @@
 import { spawnSync } from 'node:child_process'
 import {
+  accessSync,
   chmodSync,
   chownSync,
   existsSync,
+  constants as fsConstants,
   linkSync,
   mkdirSync,
   readFileSync,
@@ -587,6 +589,37 @@ const noMounts: string | false =
     : spawnSync('unshare', ['-m', 'true']).status === 0
       ? false
       : 'no mount namespace can be made here'
+
+const controls = ['/sys/kernel/mm/transparent_hugepage/enabled', '/sys/power/state'].filter((path) => {
+  try {
+    accessSync(path, fsConstants.R_OK | fsConstants.W_OK)
+    return true
+  } catch {
+    return false
+  }
+})
+
+t.test(
+  'by the files of the kernel nothing is changed, wherever they are mounted',
+  { skip: noMounts || (controls.length === 0 && 'there are none that could be') },
+  async (t) => {
+    const { at } = folders(t, 0)
+    mkdirSync(at('kernel'))
+    const paths = controls.flatMap((path) => [path, path.replace('/sys', at('kernel'))])
+    const script = paths
+      .map((path) => `head -c 0 ${path} && echo read; (: >> ${path}) && echo opened`)
+      .join('\n')
+    const { out, err } = await launched(
+      t,
+      ['v 1', 'fs all', ...confined.slice(2, 5), `fs.hide ${at('secret')}`],
+      shell(script),
+      {
+        mounts: `mount --bind /sys ${at('kernel')}`,
+      },
+    )
+    t.equal(out, 'read\n'.repeat(paths.length), err)
+  },
+)
 
 t.test('what is mounted a second time', { skip: noMounts }, async (t) => {
   const { root, at } = folders(t, 0)

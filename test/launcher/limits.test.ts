@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import t from 'tap'
 import {
   alive,
@@ -44,6 +45,23 @@ except ValueError: print('for good')`
         t.same(mechanism(status[0], 'rlimits').gaps, ['memory-per-process'])
       }
     })
+
+    t.test(
+      'no process may have as many open files as its launcher, which needs some on the way',
+      async (t) => {
+        const own = Number(
+          /^Max open files +\S+ +(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1],
+        )
+        const { out } = await launched(
+          t,
+          [...confined, 'limit.nofile 1000000'],
+          python(uid, 'import resource as r; print(*r.getrlimit(r.RLIMIT_NOFILE))'),
+          { uid },
+        )
+        const most = Math.min(1_000_000, own - Math.min(512, Math.floor(own / 2)))
+        t.equal(out, `${most} ${most}\n`)
+      },
+    )
 
     t.test('a profile lets little memory be locked, and none be hidden from the kernel itself', async (t) => {
       const script = `

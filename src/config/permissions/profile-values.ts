@@ -121,7 +121,11 @@ const limits = object({
     DEFAULT_LIMITS.processes,
     'Processes and threads of one server.',
   ),
-  openFiles: defaulted(integer(16, 1_000_000), DEFAULT_LIMITS.openFiles, 'Open files of each process.'),
+  openFiles: defaulted(
+    integer(16, 1_000_000),
+    DEFAULT_LIMITS.openFiles,
+    'Open files of each process; at most 512 less than the sidecar may have, or half of that where it is less than 1024.',
+  ),
   fileSize: optional(
     quantity(MEMORY, '1B', '1024GiB'),
     'no limit but the disk',
