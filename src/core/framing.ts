@@ -47,12 +47,20 @@ export class LineReader {
     return this.#finder === undefined ? this.#size : 0
   }
 
-  /** Takes what arrived and calls back for every line it completes, in order. */
-  push(chunk: Buffer, online: (line: Line | Overlong) => void): void {
+  /**
+   * Takes what arrived and calls back for every line it completes, in order.
+   *
+   * @param most lines, empty ones too, after which it takes no more
+   * @returns how many bytes it took
+   */
+  push(chunk: Buffer, online: (line: Line | Overlong) => void, most = Number.POSITIVE_INFINITY): number {
     let from = 0
-    for (;;) {
+    for (let lines = 0; lines < most; lines++) {
       const newline = chunk.indexOf(NEWLINE, from)
-      if (newline < 0) break
+      if (newline < 0) {
+        if (from < chunk.length) this.#take(from === 0 ? chunk : chunk.subarray(from))
+        return chunk.length
+      }
       const part = chunk.subarray(from, newline)
       if (this.#size === 0 && part.length <= this.#limit) {
         // The common case: a whole line in one chunk.
@@ -64,7 +72,7 @@ export class LineReader {
       }
       from = newline + 1
     }
-    if (from < chunk.length) this.#take(from === 0 ? chunk : chunk.subarray(from))
+    return from
   }
 
   #take(part: Buffer): void {

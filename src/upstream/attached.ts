@@ -114,8 +114,6 @@ export class AttachedProcess implements ServerProcess {
     }
     const { clock } = this.#context
     this.stdin.end()
-    // Unread output must not keep the process from ending.
-    this.stdout.resume()
     const steps = [
       clock.after(eofMs, () => this.#signal('SIGTERM')),
       clock.after(eofMs + termMs, () => this.#signal('SIGKILL')),

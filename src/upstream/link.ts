@@ -9,6 +9,7 @@ import type { Wire } from '../core/wire.ts'
 import { type Deadlined, Deadlines, type PendingCall, PendingTable, type Suspect } from './pending.ts'
 import type { ProcessContext, ServerCommand, ServerProcess } from './process.ts'
 import { startProcess } from './start.ts'
+import { Turns } from './turns.ts'
 
 export interface LinkHandler {
   onRequest(message: Message): void
@@ -71,7 +72,7 @@ class Pending implements Deadlined, CallHandle {
 export class Link {
   readonly context: ProcessContext
   readonly process: ServerProcess
-  readonly #reader: LineReader
+  readonly output: Turns
   readonly #pending = new PendingTable<Pending>()
   readonly #deadlines: Deadlines<Pending>
   readonly #throttle = new Throttle(5)
@@ -88,10 +89,10 @@ export class Link {
   constructor(command: ServerCommand, context: ProcessContext, options: LinkOptions) {
     this.context = context
     this.#deadlines = new Deadlines(context.clock, this.#pending, (pending) => this.#tooLate(pending))
-    this.#reader = new LineReader(options.maxMessageBytes)
+    const reader = new LineReader(options.maxMessageBytes)
     this.process = startProcess(command, context, (reason) => this.#end(reason))
     const onLine = (line: Line | Overlong): void => this.#guarded(line)
-    this.process.stdout.on('data', (chunk: Buffer) => this.#reader.push(chunk, onLine))
+    this.output = new Turns(this.process.stdout, (chunk, lines) => reader.push(chunk, onLine, lines))
   }
 
   get ended(): SidecarError | undefined {
@@ -164,15 +165,9 @@ export class Link {
     this.#write(message.wire)
   }
 
-  pause(): void {
-    this.process.stdout.pause()
-  }
-
-  resume(): void {
-    this.process.stdout.resume()
-  }
-
   stop(): Promise<void> {
+    // Unread output must not keep the process from ending.
+    this.output.resume()
     return this.process.stop()
   }
 

@@ -272,11 +272,11 @@ class ExclusiveLease implements Upstream {
   }
 
   pause(): void {
-    this.#link.pause()
+    this.#link.output.pause()
   }
 
   resume(): void {
-    this.#link.resume()
+    this.#link.output.resume()
   }
 
   release(): void {

@@ -5,6 +5,7 @@ import type { Confinement, Launch } from '../core/sandbox.ts'
 import type { Clock, Logger, Metrics } from '../core/types.ts'
 import type { Reaper } from './reaper.ts'
 import { StderrLines } from './stderr-lines.ts'
+import { Turns } from './turns.ts'
 
 export interface ServerCommand {
   readonly command: readonly string[]
@@ -48,7 +49,10 @@ export interface ServerProcess {
   readonly stopping: boolean
   /** Resolves when it is over, with all that it started. */
   readonly gone: Promise<void>
-  /** Closes stdin, then SIGTERM, then SIGKILL to all that it started. Resolves with {@link gone}. */
+  /**
+   * Closes stdin, then SIGTERM, then SIGKILL to all that it started. Output that nobody reads may keep it from ending sooner.
+   * Resolves with {@link gone}.
+   */
   stop(): Promise<void>
 }
 
@@ -124,7 +128,7 @@ export class SpawnedProcess implements ServerProcess {
     this.stdin.on('error', () => {})
     this.stdout.on('error', () => {})
     stderr?.on('error', () => {})
-    stderr?.on('data', (chunk: Buffer) => this.#stderr.push(chunk))
+    if (stderr) new Turns(stderr, (chunk, lines) => this.#stderr.push(chunk, lines))
     let resolveGone = (): void => {}
     this.gone = new Promise((resolve) => {
       resolveGone = resolve
@@ -182,8 +186,6 @@ export class SpawnedProcess implements ServerProcess {
     const { clock } = this.#context
     if (this.#held) this.stdin.destroy()
     else this.stdin.end()
-    // Unread output must not keep the process from ending.
-    this.stdout.resume()
     const steps = [
       clock.after(eofMs, () => this.killGroup('SIGTERM')),
       clock.after(eofMs + termMs, () => this.#kill()),

@@ -1,4 +1,4 @@
-import { LineReader } from '../core/framing.ts'
+import { type Line, LineReader, type Overlong } from '../core/framing.ts'
 import { Throttle } from '../core/throttle.ts'
 import type { Clock, Logger, Metrics } from '../core/types.ts'
 
@@ -26,9 +26,10 @@ export class StderrLines {
     this.#pid = pid
   }
 
-  push(chunk: Buffer): void {
+  /** @returns how many bytes it took, which is all but beyond so many lines */
+  push(chunk: Buffer, most?: number): number {
     const { clock, log, metrics } = this.#context
-    this.#reader.push(chunk, (line) => {
+    const onLine = (line: Line | Overlong): void => {
       if (this.to === 'discard') return
       const suppressed = this.#throttle.take(clock.now())
       if (suppressed === false) {
@@ -39,6 +40,7 @@ export class StderrLines {
       if (suppressed > 0) log.warn({ pid, suppressed }, 'stderr lines of the server were dropped')
       if ('bytes' in line) log.info({ pid, stderr: line.bytes.toString() }, 'server')
       else log.warn({ pid, bytes: line.overlongBytes }, 'an overlong stderr line was dropped')
-    })
+    }
+    return this.#reader.push(chunk, onLine, most)
   }
 }

@@ -1,0 +1,89 @@
+import { once } from 'node:events'
+import { PassThrough } from 'node:stream'
+import t from 'tap'
+import { LineReader } from '../../src/core/framing.ts'
+import { Turns } from '../../src/upstream/turns.ts'
+
+function reading(): { stream: PassThrough; turns: Turns; lines: string[] } {
+  const stream = new PassThrough({ highWaterMark: 2 ** 24 })
+  const reader = new LineReader(2 ** 24)
+  const lines: string[] = []
+  const turns = new Turns(stream, (chunk, most) =>
+    reader.push(chunk, (line) => void lines.push('bytes' in line ? line.bytes.toString() : 'overlong'), most),
+  )
+  return { stream, turns, lines }
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve))
+const numbered = (count: number, from = 0): string[] =>
+  Array.from({ length: count }, (_, i) => `line ${from + i}`)
+const text = (lines: readonly string[]): string => lines.map((line) => `${line}\n`).join('')
+
+t.test('a flood is taken a few lines at a turn, whatever they are, and everything in order', async (t) => {
+  const { stream, lines } = reading()
+  const all = numbered(5000)
+  stream.write(`${'\n'.repeat(1000)}${text(all.slice(0, 3000))}`)
+  stream.write(text(all.slice(3000)))
+  let most = 0
+  let turns = 0
+  while (lines.length < all.length && turns < 1000) {
+    const before = lines.length
+    await turn()
+    turns++
+    most = Math.max(most, lines.length - before)
+  }
+  t.same(lines, all)
+  t.ok(most <= 128, `${most} lines in a turn`)
+  t.ok(turns >= 6000 / 128, `${turns} turns`)
+})
+
+t.test('what came before the end is known at the end', async (t) => {
+  const { stream, lines } = reading()
+  const all = numbered(1000)
+  const known = new Promise<number>((resolve) => void stream.on('end', () => resolve(lines.length)))
+  stream.end(text(all))
+  t.equal(await known, all.length)
+  for (let i = 0; i < 20; i++) await turn()
+  t.same(lines, all)
+})
+
+t.test('few lines are taken at once, and so is a long one in its pieces', async (t) => {
+  const { stream, lines } = reading()
+  const few = numbered(60)
+  stream.write(text(few))
+  await turn()
+  t.same(lines, few)
+  const long = 'x'.repeat(300_000)
+  for (let at = 0; at < long.length; at += 65_536) stream.write(long.slice(at, at + 65_536))
+  stream.write('\n')
+  for (let i = 0; i < 20; i++) await turn()
+  t.equal(lines.at(-1), long)
+})
+
+t.test('who pauses it between two turns gets no more than was read, until it goes on', async (t) => {
+  const { stream, turns, lines } = reading()
+  stream.write(text(numbered(200)))
+  await turn()
+  t.ok(lines.length > 0 && lines.length < 200)
+  turns.pause()
+  stream.write(text(numbered(200, 200)))
+  for (let i = 0; i < 20; i++) await turn()
+  t.same(lines, numbered(200))
+  turns.resume()
+  turns.pause()
+  turns.resume()
+  for (let i = 0; i < 20; i++) await turn()
+  t.same(lines, numbered(400))
+})
+
+t.test('what is left when the stream is destroyed is not taken', async (t) => {
+  const { stream, lines } = reading()
+  stream.write(text(numbered(1000)))
+  await turn()
+  stream.destroy()
+  await once(stream, 'close')
+  const { length } = lines
+  for (let i = 0; i < 20; i++) await turn()
+  t.equal(lines.length, length)
+  t.ok(length < 1000)
+})
