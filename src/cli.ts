@@ -53,8 +53,14 @@ export async function runCli(terminal: Terminal): Promise<number> {
     .action(async (flags: Flags, { args }: Command) => {
       if (args.length > 0) {
         const words = args.join(' ')
+        const { nearest } = await import('./config/nearest.ts')
+        const meant = nearest(
+          args[0] as string,
+          program.commands.map((each) => each.name()),
+        )
+        const separate = `the server goes after --, as in: mcp-sidecar -- ${words}`
         stderr.write(
-          `mcp-sidecar: unexpected ${words}; the server goes after --, as in: mcp-sidecar -- ${words}\n`,
+          `mcp-sidecar: unexpected ${words}; ${meant === undefined ? separate : `did you mean ${meant}?`}\n`,
         )
         exitCode = exitCodes.usage
         return
@@ -121,26 +127,17 @@ export async function runCli(terminal: Terminal): Promise<number> {
     .command('errors')
     .description('Print the table of errors that the sidecar itself answers with')
     .action(async () => {
-      const { errorTable } = await import('./core/errors.ts')
-      stdout.write('code                   HTTP  JSON-RPC  WebSocket  what the client reads\n')
-      for (const [code, { status, rpc, close, sentence }] of Object.entries(errorTable)) {
-        const row = `${code.padEnd(22)} ${status}   ${String(rpc).padEnd(8)}  ${String(close).padEnd(9)}  ${sentence}\n`
-        stdout.write(row)
-      }
+      const { errorLines } = await import('./core/errors.ts')
+      stdout.write(`${errorLines().join('\n')}\n`)
     })
   program
     .command('hash')
     .description('Read a password from standard input and print its hash for auth.basic.passwordFile')
     .argument('<NAME>', 'who it belongs to')
     .action(async (name: string) => {
-      const { hashPassword } = await import('./authn/password-hash.ts')
-      const { readPassword } = await import('./authn/password-prompt.ts')
-      const { namePattern } = await import('./authn/secret-lines.ts')
-      if (!namePattern.test(name))
-        throw new StartError('a NAME is 1 to 64 letters, digits, dots, dashes, @ or _')
+      const { passwordLine } = await import('./authn/password-line.ts')
       try {
-        const password = await readPassword(terminal.stdin, (text) => stderr.write(text))
-        stdout.write(`${name}:${await hashPassword(password)}\n`)
+        stdout.write(await passwordLine(name, terminal.stdin, (text) => stderr.write(text)))
       } catch (cause) {
         throw new StartError(cause instanceof Error ? cause.message : String(cause), { cause })
       }
@@ -161,10 +158,8 @@ export async function runCli(terminal: Terminal): Promise<number> {
           ? { name: '-', bytes: terminal.stdin as AsyncIterable<Buffer> }
           : resolve(terminal.cwd, file),
       )
-      const verified = await verifyAudit(sources, expected).catch((cause: unknown) => {
-        throw new StartError(`${(cause as { path?: string }).path ?? '-'} ${explainReadError(cause)}`, {
-          cause,
-        })
+      const verified = await verifyAudit(sources, expected).catch((cause: NodeJS.ErrnoException) => {
+        throw new StartError(`${cause.path ?? '-'} ${explainReadError(cause)}`, { cause })
       })
       stdout.write(`${auditVerifyReport(verified).join('\n')}\n`)
       if (!verified.ok) exitCode = exitCodes.failed
@@ -187,7 +182,13 @@ function withFlags(command: Command): Command {
     const syntax = placeholder === undefined ? flag : `${flag} <${placeholder}>`
     if (repeatable)
       command.option(syntax, description, (value: string, all: string[] = []) => [...all, value])
-    else command.option(syntax, description)
+    else if (placeholder === undefined) command.option(syntax, description)
+    // The last would win in silence, and the one before may be what protects the server.
+    else
+      command.option(syntax, description, (value: string, before = value) => {
+        if (before === value) return value
+        throw new ConfigError([{ where: flag, message: 'is given twice, and one of them would not count' }])
+      })
   }
   return command
 }

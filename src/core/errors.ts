@@ -79,6 +79,15 @@ export const errorTable = {
 
 export type ErrorCode = keyof typeof errorTable
 
+/** The table for a person, a row each. */
+export function errorLines(): string[] {
+  const rows = Object.entries(errorTable).map(
+    ([code, { status, rpc, close, sentence }]) =>
+      `${code.padEnd(22)} ${status}   ${String(rpc).padEnd(8)}  ${String(close).padEnd(9)}  ${sentence}`,
+  )
+  return ['code                   HTTP  JSON-RPC  WebSocket  what the client reads', ...rows]
+}
+
 export interface ErrorOptions {
   /** For the log only; never sent. */
   readonly detail?: string

@@ -114,8 +114,11 @@ export function mediaTypes(header: string | undefined): string[] {
   })
 }
 
-/** @throws ERR_CONTENT_TYPE unless the body is declared as JSON, so that nothing hides under another type */
+/** @throws ERR_CONTENT_TYPE unless the body is declared as JSON, as it is, so that nothing hides under another type */
 export function requireJson(request: IncomingMessage): void {
+  const coding = request.headers['content-encoding']
+  if (coding !== undefined && coding.toLowerCase() !== 'identity')
+    throw new SidecarError('ERR_CONTENT_TYPE', { detail: `Content-Encoding ${JSON.stringify(coding)}` })
   const header = request.headers['content-type']
   if (header === 'application/json' || mediaTypes(header)[0] === 'application/json') return
   throw new SidecarError('ERR_CONTENT_TYPE', { detail: `Content-Type ${JSON.stringify(header ?? '')}` })

@@ -1,4 +1,6 @@
 /** Starts server processes through the launcher, within what their profile allows. */
+
+import { builtinProfile } from '../core/profile.ts'
 import type {
   Confinement,
   EgressChild,
@@ -52,7 +54,12 @@ export class Unenforceable extends Error {
       profile === undefined
         ? 'the server cannot be started'
         : `the permission profile ${profile.name} cannot be enforced`
-    super(`${what}: ${mechanism}: ${reason}${wayOut === '' ? '' : `; ${wayOut}`}`)
+    // A builtin profile has no place for an opt-out.
+    const place =
+      wayOut.includes('allowDegraded') && profile !== undefined && builtinProfile(profile.name) !== undefined
+        ? ', in a profile file of its own (one that has nothing else grants what none does)'
+        : ''
+    super(`${what}: ${mechanism}: ${reason}${wayOut === '' ? '' : `; ${wayOut}${place}`}`)
     this.report = report
   }
 }

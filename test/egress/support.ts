@@ -153,7 +153,7 @@ export class Wire {
     return this.#bytes.toString('latin1')
   }
 
-  async when(met: () => boolean, what: string, ms = 5000): Promise<void> {
+  async when(met: () => boolean, what: string, ms = 20_000): Promise<void> {
     if (met()) return
     await new Promise<void>((resolve, reject) => {
       const timer = setTimeout(
@@ -196,7 +196,7 @@ export class Wire {
   }
 
   /** How it ended. */
-  async end(ms = 5000): Promise<string> {
+  async end(ms = 20_000): Promise<string> {
     await this.when(() => this.outcome !== undefined, 'the end', ms)
     return this.outcome as string
   }

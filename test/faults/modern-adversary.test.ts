@@ -231,9 +231,9 @@ test('a task belongs to whom its id was given last', async (t) => {
   t.match((await get('bob')).body, 'of bob', 'its owner does')
 })
 
-/** The answer within a few seconds, or what is said instead of one. */
+/** The answer within seconds, or what is said instead of one. */
 const answered = async (answer: Promise<{ body: string }>): Promise<string> => {
-  const late = pause(2000).then(() => ({ body: 'no answer' }))
+  const late = pause(10_000, { body: 'no answer' }, { ref: false })
   return (await Promise.race([answer, late]).catch((error: Error) => ({ body: error.message }))).body
 }
 

@@ -522,16 +522,16 @@ test('an unused session ends after the idle time, with its process; one in use d
   const pids = pidFile(t)
   const { url, metric, logs } = await startTestSidecar(t, {
     server: [`--pid=${pids.path}`],
-    config: { server: { warmSpares: 0 }, limits: { idleSessionMs: 1500 } },
+    config: { server: { warmSpares: 0 }, limits: { idleSessionMs: 3000 } },
   })
   const unused = await openSession(url)
   const listening = await openSession(url)
   const stream = follow(await open(url, 'GET', { ...listening, Accept: 'text/event-stream' }))
   const calling = await openSession(url)
-  const long = post(url, call(1, 'sleep', { ms: 3500 }), calling)
+  const long = post(url, call(1, 'sleep', { ms: 5000 }), calling)
   await until(async () => (await metric('mcp_sidecar_sessions ')) <= 2, 'the unused one ends')
   t.equal((await post(url, call(1, 'echo'), unused)).status, 404)
-  t.equal(textOf(await long), 'slept 3500')
+  t.equal(textOf(await long), 'slept 5000')
   t.equal((await post(url, call(2, 'echo'), listening)).status, 200)
   t.ok(logs.some(({ text, fields }) => text === 'session ended' && fields['reason'] === 'it was idle'))
   t.equal((await send(url, 'DELETE', listening)).status, 200)

@@ -81,12 +81,12 @@ for (const topology of ['per-session', 'shared']) {
   })
 
   test(`${topology}: each progress starts the timeout anew`, async (t) => {
-    const { url } = await start(t, { requestTimeoutMs: 700 })
+    const { url } = await start(t, { requestTimeoutMs: 1500 })
     const session = await openSession(url)
-    const progress = call(1, 'progress', { count: 8, ms: 200 }, { progressToken: 't' })
+    const progress = call(1, 'progress', { count: 10, ms: 200 }, { progressToken: 't' })
     const { messages } = await post(url, progress, session)
-    t.equal(messages.length, 9)
-    t.equal(textOf(messages.at(-1)), 'made 8')
+    t.equal(messages.length, 11)
+    t.equal(textOf(messages.at(-1)), 'made 10')
   })
 
   test(`${topology}: progress does not keep a call beyond the longest time, nor is it cut short before`, async (t) => {

@@ -209,7 +209,7 @@ export function childrenOf(pid: number): number[] {
   return pids.filter((each) => stat(each)?.parent === pid)
 }
 
-export async function until(check: () => boolean, what: string, ms = 5000): Promise<void> {
+export async function until(check: () => boolean, what: string, ms = 20_000): Promise<void> {
   const end = performance.now() + ms
   while (!check()) {
     if (performance.now() > end) throw new Error(`waited ${ms} ms in vain: ${what}`)

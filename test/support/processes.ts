@@ -79,7 +79,8 @@ export function pidFile(t: Test): PidFile {
       await until(() => read().length >= count, `${count} processes have started`, 10_000)
       return read()
     },
-    gone: (ms = 8000) => until(() => !read().some(alive), `processes ${read().filter(alive)} have ended`, ms),
+    gone: (ms = 20_000) =>
+      until(() => !read().some(alive), `processes ${read().filter(alive)} have ended`, ms),
   }
 }
 

@@ -46,7 +46,7 @@ export class RawConnection {
     return parseAnswers(this.text)
   }
 
-  async answer(index = 0, ms = 5000): Promise<RawAnswer> {
+  async answer(index = 0, ms = 20_000): Promise<RawAnswer> {
     await until(() => this.answers.length > index || this.closed, `answer ${index + 1}`, ms)
     const answer = this.answers[index]
     if (answer === undefined) throw new Error(`no answer ${index + 1}, but ${JSON.stringify(this.text)}`)

@@ -133,7 +133,11 @@ export function recordingLogger(logs: LogLine[]): SidecarLogger {
 }
 
 /** Waits until `check` holds, looking often; fails with `what` after `ms`. */
-export async function until(check: () => boolean | Promise<boolean>, what: string, ms = 5000): Promise<void> {
+export async function until(
+  check: () => boolean | Promise<boolean>,
+  what: string,
+  ms = 20_000,
+): Promise<void> {
   const end = performance.now() + ms
   while (!(await check())) {
     if (performance.now() > end) throw new Error(`waited ${ms} ms in vain: ${what}`)

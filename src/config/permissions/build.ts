@@ -46,7 +46,7 @@ async function readFile(
   try {
     text = await read(file)
   } catch (error) {
-    const message = `the file of permissions ${explainReadError(error)} (looked in ${dirname(file)})`
+    const message = `the profile ${shortName(file, cwd)} ${explainReadError(error)} (looked in ${dirname(file)})`
     problems.push({ where, message })
     return undefined
   }

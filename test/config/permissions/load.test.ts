@@ -60,7 +60,7 @@ t.test('what is wrong is said where it stands', async (t) => {
       '--permissions: "netwrok" is no builtin profile: did you mean network? (a file: ./netwrok)',
     ],
     [{}, 'None', '--permissions: "None" is no builtin profile: did you mean none? (a file: ./None)'],
-    [{}, './none', '--permissions: the file of permissions does not exist (looked in DIR)'],
+    [{}, './none', '--permissions: the profile none does not exist (looked in DIR)'],
     [{}, '', '--permissions: is empty: give it a value or leave it out'],
     [
       { p: 'filesystem: { read: [app] }' },
