@@ -5,7 +5,7 @@ import type { Config } from './config/config.ts'
 import { builtinProfile, OPEN_NETWORK, profileWith } from './core/profile.ts'
 import type { EnforcementReport, Profile } from './core/sandbox.ts'
 import type { Clock, Logger, Metrics } from './core/types.ts'
-import { Egress } from './egress/egress.ts'
+import type { Egress } from './egress/egress.ts'
 import { EgressLog } from './observe/egress-log.ts'
 import type { Records } from './observe/records.ts'
 import { fileFacts, homeFolders } from './sandbox/file-facts.ts'
@@ -80,9 +80,11 @@ export class WayOut {
     this.#lines.close()
   }
 
-  #start(): Promise<Egress> {
+  async #start(): Promise<Egress> {
     const { clock, log, metrics, observed, ownPorts } = this.#context
-    return Egress.start({
+    // Most starts need none of it.
+    const { Egress } = await import('./egress/egress.ts')
+    return await Egress.start({
       clock,
       log,
       ownPorts,
