@@ -5,7 +5,7 @@ import { Refreshed } from './refreshed.ts'
 
 /** Where keys come from. */
 export interface Keys {
-  /** Those of this moment; undefined while none are known. */
+  /** Those of this moment; undefined while none are known, or have to be waited for. */
   readonly current: KeySet | undefined
   /** @throws ERR_AUTH_INVALID when there are none, or not in time */
   ready(signal: () => AbortSignal): Promise<KeySet>
@@ -39,8 +39,9 @@ export interface RemoteKeysOptions {
 
 /**
  * The JWKS behind a URL (RFC 7517 section 5): at most 1 MiB. Fetched with the first token; then every 5 minutes in the
- * background while tokens come, and for a `kid` that is not known, at most once in 30 seconds. While the endpoint does
- * not answer with a JWKS the last one stays good for up to 24 hours. One without any keys withdraws them all.
+ * background while tokens come, with the first token after a longer rest, which waits for them, and for a `kid` that is
+ * not known, at most once in 30 seconds. While the endpoint does not answer with a JWKS the last one stays good for up
+ * to 24 hours. One without any keys withdraws them all.
  */
 export function remoteKeys(options: RemoteKeysOptions): Keys {
   const { fetcher, url, headers, what, clock, log } = options
@@ -56,7 +57,7 @@ export function remoteKeys(options: RemoteKeysOptions): Keys {
   })
   return {
     get current() {
-      return refreshed.value
+      return refreshed.current
     },
     ready: (signal) => refreshed.ready(signal),
     renewed: (signal) => refreshed.renewed(signal),

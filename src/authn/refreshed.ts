@@ -17,7 +17,9 @@ export interface RefreshOptions<T> {
 export const staleMs = 24 * 60 * 60_000
 /** From the start of one load to that of the next, whoever asks for it. */
 export const cooldownMs = 30_000
-/** The same while there is no value at all, so that a sidecar which started before its issuer need not wait long. */
+/** How long who asks waits for a value that is overdue, before the old one has to do: its owner may be away. */
+export const patienceMs = 2_000
+/** As {@link cooldownMs}, while there is no value at all: a sidecar that started before its issuer need not wait long. */
 export const retryMs = 5_000
 
 /** A value of somebody else that is kept, renewed when it is old, and believed for a bounded time when it cannot be. */
@@ -43,15 +45,27 @@ export class Refreshed<T> {
   }
 
   /**
-   * The value, waited for when there is none.
+   * The same, and undefined when it is overdue: nobody has asked for so long that what was withdrawn meanwhile would be
+   * believed once more.
+   */
+  get current(): T | undefined {
+    const value = this.value
+    return this.#options.clock.now() < this.#renewAt + cooldownMs ? value : undefined
+  }
+
+  /**
+   * The value, waited for when there is none, and for a moment when it is overdue.
    *
    * @throws ERR_AUTH_INVALID when none can be had, or not in time
    */
   async ready(signal: () => AbortSignal): Promise<T> {
-    const known = this.value
+    const known = this.current
     if (known !== undefined) return known
     const { what, clock } = this.#options
-    if (this.#loading !== undefined) await within(signal(), this.#loading, what)
+    if (this.#loading !== undefined) {
+      if (this.#usable(clock.now()) === undefined) await within(signal(), this.#loading, what)
+      else await this.#patiently(this.#loading)
+    }
     const loaded = this.#usable(clock.now())
     if (loaded === undefined) {
       const detail = `${what} cannot be had: ${this.#failure ?? 'unknown'}`
@@ -70,6 +84,16 @@ export class Refreshed<T> {
     const now = this.#options.clock.now()
     if (this.#loading === undefined && now - this.#startedAt < cooldownMs) return undefined
     return (await within(signal(), this.#load(now), this.#options.what)) ? this.#value : undefined
+  }
+
+  #patiently(loading: Promise<boolean>): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = this.#options.clock.after(patienceMs, resolve)
+      void loading.then(() => {
+        timer.cancel()
+        resolve()
+      })
+    })
   }
 
   #usable(now: number): T | undefined {

@@ -329,6 +329,17 @@ t.test('keys from a URL', async (t) => {
     t.pass('none of them is good any more')
   })
 
+  t.test('a key that was removed while nobody came is not believed by who comes next', async (t) => {
+    const { method, claims, publish, clock } = await remote(t)
+    const exp = clock.epoch() / 1000 + 48 * 3600
+    const [seen, unseen] = [key.token(claims({ exp })), key.token(claims({ exp, jti: 2 }))]
+    t.equal(await whoIs(method, seen), `jwt:${issuer}|alice`)
+    publish(other.jwk)
+    clock.pass(10 * 3600_000)
+    for (const id of await Promise.all([whoIs(method, seen), whoIs(method, unseen)]))
+      t.match(id, /no key with kid "one"/)
+  })
+
   t.test('the endpoint may be down for 24 hours', async (t) => {
     const { method, claims, server, clock, log } = await remote(t)
     const long = { exp: clock.epoch() / 1000 + 48 * 3600 }

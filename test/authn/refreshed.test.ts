@@ -1,5 +1,5 @@
 import t from 'tap'
-import { cooldownMs, Refreshed, retryMs, staleMs } from '../../src/authn/refreshed.ts'
+import { cooldownMs, patienceMs, Refreshed, retryMs, staleMs } from '../../src/authn/refreshed.ts'
 import { ManualClock } from '../support/modern-calls.ts'
 import { recordingLog } from '../support/token-requests.ts'
 
@@ -9,7 +9,7 @@ const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resol
 function setUp(maxAgeMs = 60_000) {
   const clock = new ManualClock()
   const log = recordingLog()
-  const state = { loads: 0, next: 'a' as string | Error }
+  const state = { loads: 0, next: 'a' as string | Error | Promise<string> }
   const refreshed = new Refreshed<string>({
     what: 'the keys of X',
     load: async () => {
@@ -48,6 +48,42 @@ t.test('an old value is served while it is renewed in the background', async (t)
   await settled()
   t.equal(refreshed.value, 'b')
   t.equal(state.loads, 2)
+})
+
+t.test(
+  'a value that nobody has asked for in a long time is renewed before it is believed again',
+  async (t) => {
+    const { clock, state, refreshed } = setUp()
+    await refreshed.ready(signal)
+    state.next = 'b'
+    clock.pass(60_000 + cooldownMs - 1)
+    t.equal(refreshed.current, 'a', 'not long overdue')
+    await settled()
+    state.next = 'c'
+    clock.pass(60 * 60_000)
+    t.equal(refreshed.current, undefined)
+    t.equal(await refreshed.ready(signal), 'c')
+    t.equal(refreshed.current, 'c')
+  },
+)
+
+t.test('who asks for an overdue value waits a moment for an owner that is silent', async (t) => {
+  const { clock, state, refreshed } = setUp()
+  await refreshed.ready(signal)
+  state.next = new Promise<string>(() => {})
+  clock.pass(60 * 60_000)
+  const asked = refreshed.ready(signal)
+  clock.pass(patienceMs)
+  t.equal(await asked, 'a')
+})
+
+t.test('an owner that is away is waited for once', async (t) => {
+  const { clock, state, refreshed } = setUp()
+  await refreshed.ready(signal)
+  state.next = new Error('down')
+  clock.pass(60 * 60_000)
+  t.equal(await refreshed.ready(signal), 'a')
+  t.equal(refreshed.current, 'a')
 })
 
 t.test('the last value is believed through an outage, for 24 hours', async (t) => {
