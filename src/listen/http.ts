@@ -116,8 +116,9 @@ export function mediaTypes(header: string | undefined): string[] {
 
 /** @throws ERR_CONTENT_TYPE unless the body is declared as JSON, as it is, so that nothing hides under another type */
 export function requireJson(request: IncomingMessage): void {
-  const coding = request.headers['content-encoding']
-  if (coding !== undefined && coding.toLowerCase() !== 'identity')
+  // Empty, it names none.
+  const coding = request.headers['content-encoding'] || 'identity'
+  if (coding.toLowerCase() !== 'identity')
     throw new SidecarError('ERR_CONTENT_TYPE', { detail: `Content-Encoding ${JSON.stringify(coding)}` })
   const header = request.headers['content-type']
   if (header === 'application/json' || mediaTypes(header)[0] === 'application/json') return

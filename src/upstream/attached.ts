@@ -13,6 +13,7 @@ import {
 } from './process.ts'
 import { reach } from './server-socket.ts'
 import { StderrLines } from './stderr-lines.ts'
+import { Turns } from './turns.ts'
 
 const { eofMs, termMs, settleMs } = patience
 /** Of stdin and stdout, in bytes: as much as a frame. */
@@ -32,6 +33,7 @@ export class AttachedProcess implements ServerProcess {
   readonly #path: string
   readonly #launch: Launch | undefined
   readonly #stderr: StderrLines
+  readonly #errors: Readable
   readonly #frames = new FrameReader()
   #onEnd: ((reason: string) => void) | undefined
   #resolveGone: () => void = () => {}
@@ -69,7 +71,10 @@ export class AttachedProcess implements ServerProcess {
         ),
       final: (done) => this.#endInput(done),
     })
-    this.stdout = new Readable({ highWaterMark, read: () => this.#socket?.resume() })
+    // One socket carries both: the one that is read does not open it while the other is full.
+    this.stdout = new Readable({ highWaterMark, read: () => this.#resumeBeside(this.#errors) })
+    this.#errors = new Readable({ highWaterMark, read: () => this.#resumeBeside(this.stdout) })
+    new Turns(this.#errors, (chunk, lines) => this.#stderr.push(chunk, lines))
     this.stdin.on('error', () => {})
     this.stdout.on('error', () => {})
     this.#launch = what.confinement?.launch(what.command, what.env)
@@ -153,12 +158,17 @@ export class AttachedProcess implements ServerProcess {
 
   #take(type: ReceivedType, bytes: Buffer): void {
     if (this.#reason !== undefined) return
-    if (type === 'E') this.#stderr.push(bytes)
-    else if (type === 'X') this.#exited(bytes.toString())
+    if (type === 'E') {
+      if (bytes.length > 0 && !this.#errors.push(bytes)) this.#socket?.pause()
+    } else if (type === 'X') this.#exited(bytes.toString())
     else if (type === 'R') this.#report(bytes.toString())
     else if (!this.#running) this.#fail('output before the report')
     else if (bytes.length === 0) this.#outputEnded()
     else if (!this.stdout.destroyed && !this.stdout.push(bytes)) this.#socket?.pause()
+  }
+
+  #resumeBeside(other: Readable): void {
+    if (other.readableLength < highWaterMark) this.#socket?.resume()
   }
 
   /** What the launcher says before the server runs, and while it does. */
@@ -231,6 +241,7 @@ export class AttachedProcess implements ServerProcess {
     }
     this.#release()
     this.stdin.destroy()
+    this.#errors.push(null)
     if (!this.stdout.readableEnded && !this.stdout.destroyed) this.stdout.push(null)
     // What it wrote before it ended may not have been read yet.
     const settle: Timer = clock.after(settleMs, () => {
@@ -241,7 +252,8 @@ export class AttachedProcess implements ServerProcess {
       settle.cancel()
       this.#end(reason)
     }
-    if (this.stdout.readableEnded || this.stdout.readableLength === 0) queueMicrotask(done)
+    // Nor does an empty buffer say that its reader, who takes it in turns, has come to the end of it.
+    if (this.stdout.readableEnded || this.stdout.destroyed) queueMicrotask(done)
     else this.stdout.once('end', done)
   }
 

@@ -36,23 +36,23 @@ export function commandProblem(file: string, cwd: string, path: string | undefin
 
 /** The kernel says of a script whose interpreter is missing that the script does not exist. */
 function interpreterProblem(script: string, cwd: string): string | undefined {
-  const interpreter = /^#![ \t]*([^ \t\n]+)/.exec(start(script))?.[1]
-  if (
-    interpreter === undefined ||
-    statSync(resolve(cwd, interpreter), { throwIfNoEntry: false }) !== undefined
-  )
-    return undefined
+  // What nothing ends is cut, and no script to the kernel either.
+  const interpreter = /^#![ \t]*([^ \t\n\0]+)[ \t\n\0]/.exec(start(script))?.[1]
+  // A name that is no UTF-8 cannot be looked for as text.
+  if (interpreter === undefined || interpreter.includes('\ufffd')) return undefined
+  if (statSync(resolve(cwd, interpreter), { throwIfNoEntry: false }) !== undefined) return undefined
   const advice = interpreter.endsWith('\r') ? ': its lines end as on Windows' : ''
   return `${script} is a script for ${JSON.stringify(interpreter)}, which does not exist${advice}`
 }
 
-/** Empty where the file may be run and not read. */
+/** As much as the kernel looks at, with NULs behind a shorter file as it has them; empty where the file may be run and not read. */
 function start(file: string): string {
   const buffer = Buffer.alloc(256)
   let descriptor: number | undefined
   try {
     descriptor = openSync(file, 'r')
-    return buffer.toString('latin1', 0, readSync(descriptor, buffer, 0, buffer.length, 0))
+    readSync(descriptor, buffer, 0, buffer.length, 0)
+    return buffer.toString()
   } catch {
     return ''
   } finally {

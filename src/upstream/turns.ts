@@ -19,7 +19,7 @@ export class Turns {
   constructor(stream: Readable, take: TakeLines) {
     this.#stream = stream
     this.#take = take
-    stream.on('data', (chunk: Buffer) => this.#turn(chunk))
+    stream.on('data', (chunk: Buffer) => this.#arrived(chunk))
     // Whoever hears of the end has to know all that came before.
     stream.on('end', () => {
       const rest = this.#rest
@@ -37,6 +37,15 @@ export class Turns {
   resume(): void {
     this.#held = false
     if (this.#rest === undefined) this.#stream.resume()
+  }
+
+  // Node.js resumes the pipes of a process that has exited, whoever paused them.
+  #arrived(chunk: Buffer): void {
+    if (this.#rest === undefined) this.#turn(chunk)
+    else {
+      this.#rest = Buffer.concat([this.#rest, chunk])
+      this.#stream.pause()
+    }
   }
 
   #turn(chunk: Buffer): void {

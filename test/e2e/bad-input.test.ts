@@ -254,6 +254,7 @@ t.test('a compressed body is refused', async (t) => {
   const plain = JSON.stringify(call(1, 'echo'))
   refused(t, await post(url, plain, { ...session, 'Content-Encoding': 'gzip' }), 415, 'ERR_CONTENT_TYPE')
   t.equal((await post(url, plain, { ...session, 'Content-Encoding': 'identity' })).status, 200)
+  t.equal((await post(url, plain, { ...session, 'Content-Encoding': '' })).status, 200, 'it names none')
 })
 
 t.test('a client that does not accept what it would get is refused', async (t) => {

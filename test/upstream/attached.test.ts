@@ -2,6 +2,7 @@
 import { chmodSync, chownSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import t, { type Test } from 'tap'
+import { LineReader } from '../../src/core/framing.ts'
 import type { Launch } from '../../src/core/sandbox.ts'
 import type { Clock, Metrics } from '../../src/core/types.ts'
 import { systemClock } from '../../src/observe/clock.ts'
@@ -9,6 +10,7 @@ import { AttachedProcess } from '../../src/upstream/attached.ts'
 import { tryElsewhere } from '../../src/upstream/attached-trial.ts'
 import type { ProcessContext, ServerCommand } from '../../src/upstream/process.ts'
 import { Reaper } from '../../src/upstream/reaper.ts'
+import { Turns } from '../../src/upstream/turns.ts'
 import { forwardClock } from '../support/forward-clock.ts'
 import {
   type Connection,
@@ -32,7 +34,7 @@ interface Attached {
   readonly process: AttachedProcess
   readonly logs: readonly LogLine[]
   /** Reasons of its end; never more than one. */
-  readonly ends: readonly string[]
+  readonly ends: string[]
   /** What was counted: `started`, and reasons of exits. */
   readonly counted: readonly string[]
   readonly output: Buffer
@@ -173,6 +175,64 @@ t.test('output, errors and the exit reach whom they concern', async (t) => {
   t.notOk(process.stdin.writable, 'nothing is written to it any more')
   await until(() => peer.closed, 'the connection has ended')
   t.equal(attached.ends.length, 1)
+})
+
+t.test('the end is told behind the last line, whoever takes how many at a time', async (t) => {
+  const launcher = await scriptedLauncher(t)
+  const attached = attach(t, launcher.path)
+  let lines = 0
+  const reader = new LineReader(65_536)
+  attached.process.stdout.removeAllListeners('data')
+  const peer = await launcher.connection()
+  // The exit arrives while most of it is left.
+  const onLine = (): void => {
+    if (lines++ === 0) peer.say('X', exit({ code: 0 }))
+  }
+  new Turns(attached.process.stdout, (chunk, most) => reader.push(chunk, onLine, most))
+  peer.say('R', report)
+  await until(() => attached.process.pid !== undefined, 'it was reported')
+  const known = new Promise<number>((resolve) => {
+    attached.ends.push = () => {
+      resolve(lines)
+      return 1
+    }
+  })
+  peer.say('O', 'a line\n'.repeat(9000))
+  t.equal(await known, 9000)
+})
+
+t.test('errors that flood are taken a few lines at a turn, and nothing more is read meanwhile', async (t) => {
+  let lines = 0
+  // It is asked for the time for each line.
+  const now = (): number => {
+    lines++
+    return systemClock.now()
+  }
+  const attached = await running(t, { clock: { ...systemClock, now } })
+  const { peer, process } = attached
+  let most = 0
+  let over = false
+  const count = (): void => {
+    most = Math.max(most, lines)
+    lines = 0
+    if (!over) setImmediate(count)
+  }
+  count()
+  for (let i = 0; i < 4; i++) peer.say('E', 'x\n'.repeat(32_000))
+  peer.say('O', 'behind it')
+  await until(() => attached.output.length > 0, 'what is behind it')
+  over = true
+  t.ok(most <= 256, `${most} lines in a turn`)
+  process.stdout.pause()
+  for (let i = 0; i < 40; i++) {
+    peer.say('O', Buffer.alloc(65_536, 'y'))
+    peer.say('E', 'x\n'.repeat(1000))
+  }
+  await until(() => process.stdout.readableLength > 0, 'some of it came')
+  for (let i = 0; i < 200; i++) await new Promise(setImmediate)
+  t.ok(process.stdout.readableLength < 1024 * 1024, 'errors do not bring more of the output')
+  process.stdout.resume()
+  await until(() => attached.output.length === 40 * 65_536 + 9, 'all has arrived')
 })
 
 t.test('the end by a signal is counted as such, and stderr can be left out', async (t) => {

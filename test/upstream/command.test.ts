@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { chmodSync } from 'node:fs'
+import { chmodSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { commandProblem } from '../../src/upstream/command.ts'
@@ -99,4 +99,19 @@ t.test('a script is told from its interpreter, which the kernel does not do', as
   )
   t.equal(problem('env'), undefined)
   t.equal(problem('relative'), undefined, 'counts from the server’s folder')
+})
+
+t.test('a script that the kernel starts, or a shell in its place, is one that starts', async (t) => {
+  const folder = t.testdir({ schön: { sh: t.fixture('symlink', '/bin/sh') } })
+  const scripts = {
+    letters: `#!${join(folder, 'schön', 'sh')}\nexit\n`,
+    long: `#!/${'long/'.repeat(60)}sh\nexit\n`,
+    nul: '#!/bin/sh\0 \nexit\n',
+    short: '#!/bin/sh',
+  }
+  for (const [name, text] of Object.entries(scripts)) {
+    writeFileSync(join(folder, name), text, { mode: 0o755 })
+    t.equal(spawnSync(`./${name}`, { cwd: folder }).error, undefined, name)
+    t.equal(commandProblem(`./${name}`, folder, undefined), undefined, name)
+  }
 })

@@ -1,11 +1,13 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { PassThrough } from 'node:stream'
+import { PassThrough, type Readable } from 'node:stream'
 import t from 'tap'
 import { LineReader } from '../../src/core/framing.ts'
 import { Turns } from '../../src/upstream/turns.ts'
 
-function reading(): { stream: PassThrough; turns: Turns; lines: string[] } {
-  const stream = new PassThrough({ highWaterMark: 2 ** 24 })
+function reading<T extends Readable = PassThrough>(
+  stream = new PassThrough({ highWaterMark: 2 ** 24 }) as Readable as T,
+): { stream: T; turns: Turns; lines: string[] } {
   const reader = new LineReader(2 ** 24)
   const lines: string[] = []
   const turns = new Turns(stream, (chunk, most) =>
@@ -72,6 +74,30 @@ t.test('who pauses it between two turns gets no more than was read, until it goe
   turns.resume()
   turns.pause()
   turns.resume()
+  for (let i = 0; i < 20; i++) await turn()
+  t.same(lines, numbered(400))
+})
+
+t.test('all of what a process wrote before it exited arrives in order', async (t) => {
+  const written = `let all = ''
+for (let i = 0; i < 4000; i++) all += 'line ' + i + '\\n'.padStart(32, ' x')
+for (let at = 0; at < all.length; ) at += require('node:fs').writeSync(1, all.slice(at))`
+  const child = spawn(process.execPath, ['-e', written], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const { lines } = reading(child.stdout)
+  await once(child, 'close')
+  t.same(
+    lines.map((line) => line.slice(0, line.indexOf(' ', 5))),
+    numbered(4000),
+  )
+})
+
+t.test('what a stream that somebody resumed brings comes after what is left', async (t) => {
+  const { stream, lines } = reading()
+  stream.write(text(numbered(200)))
+  await turn()
+  t.ok(lines.length > 0 && lines.length < 200)
+  stream.write(text(numbered(200, 200)))
+  stream.resume()
   for (let i = 0; i < 20; i++) await turn()
   t.same(lines, numbered(400))
 })
