@@ -87,13 +87,13 @@ static bool clear_place(const struct sockaddr_un *address) {
 /* It comes to its place listening: who finds it there can connect, and the next launcher does not take it for one left from before. */
 static int open_socket(void) {
   struct sockaddr_un place = {.sun_family = AF_UNIX}, first = {.sun_family = AF_UNIX};
-  const size_t longest = sizeof first.sun_path - sizeof ".4194304";
-  if (strlen(serving.path) > longest) {
-    complain("serve: socket path above %zu bytes", longest);
+  const int folder = (int)(strrchr(serving.path, '/') - serving.path);
+  const int beside = snprintf(first.sun_path, sizeof first.sun_path, "%.*s/.%d", folder, serving.path, getpid());
+  if (strlen(serving.path) >= sizeof place.sun_path || beside >= (int)sizeof first.sun_path) {
+    complain("serve: socket path above %zu bytes, or its folder above 98", sizeof place.sun_path - 1);
     return -1;
   }
   strcpy(place.sun_path, serving.path);
-  snprintf(first.sun_path, sizeof first.sun_path, "%.*s.%d", (int)longest, serving.path, getpid());
   if (!clear_place(&place) || !clear_place(&first)) {
     complain("serve: %s is in use", serving.path);
     return -1;
@@ -102,7 +102,8 @@ static int open_socket(void) {
   mode_t before = umask(0117);
   bool listens = listener >= 0 && bind(listener, (struct sockaddr *)&first, sizeof first) == 0 && listen(listener, 64) == 0;
   umask(before);
-  bool placed = listens && link(first.sun_path, place.sun_path) == 0;
+  /* Not every file system has links; a rename would take the place of another's socket. */
+  bool placed = listens && (link(first.sun_path, place.sun_path) == 0 || (errno != EEXIST && rename(first.sun_path, place.sun_path) == 0));
   int error = errno;
   if (listens) unlink(first.sun_path);
   if (placed) return listener;

@@ -327,9 +327,9 @@ t.test('a socket that nobody listens on is replaced; anything else in its place 
     const child = spawn(launcher, ['serve', '--socket', join(folder, name)], { stdio: 'ignore' })
     t.same((await once(child, 'close'))[0], 126)
   }
-  const tooLong = join(folder, 'x'.repeat(99 - folder.length))
+  const tooLong = join(folder, 'x'.repeat(107 - folder.length))
   const long = spawn(launcher, ['serve', '--socket', tooLong], { stdio: ['ignore', 'ignore', 'pipe'] })
-  t.match(await text(long.stderr), /serve: socket path above 99 bytes/)
+  t.match(await text(long.stderr), /serve: socket path above 107 bytes/)
   const path = join(folder, 'stdio.sock')
   for (let round = 0; round < 2; round++) {
     const child = spawn(launcher, ['serve', '--socket', path, '--shared-pid-namespace'], {
