@@ -74,7 +74,7 @@ export class AttachedProcess implements ServerProcess {
     // One socket carries both: the one that is read does not open it while the other is full.
     this.stdout = new Readable({ highWaterMark, read: () => this.#resumeBeside(this.#errors) })
     this.#errors = new Readable({ highWaterMark, read: () => this.#resumeBeside(this.stdout) })
-    new Turns(this.#errors, (chunk, lines) => this.#stderr.push(chunk, lines))
+    new Turns(this.#errors, (chunk, lines) => this.#stderr.push(chunk, lines), context.clock)
     this.stdin.on('error', () => {})
     this.stdout.on('error', () => {})
     this.#launch = what.confinement?.launch(what.command, what.env)

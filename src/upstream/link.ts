@@ -6,7 +6,8 @@ import { mayAsk } from '../core/mcp.ts'
 import { Throttle } from '../core/throttle.ts'
 import type { CallHandle, UpstreamCall } from '../core/types.ts'
 import type { Wire } from '../core/wire.ts'
-import { type Deadlined, Deadlines, type PendingCall, PendingTable, type Suspect } from './pending.ts'
+import { LinkCall } from './link-call.ts'
+import { Deadlines, type PendingCall, PendingTable, type Suspect } from './pending.ts'
 import type { ProcessContext, ServerCommand, ServerProcess } from './process.ts'
 import { startProcess } from './start.ts'
 import { Turns } from './turns.ts'
@@ -26,44 +27,8 @@ export interface LinkOptions {
 const maxAbandoned = 1000
 /** Messages in one line of a server on 2025-03-26. */
 const maxServerBatch = 1000
-
-class Pending implements Deadlined, CallHandle {
-  readonly id: number
-  readonly call: UpstreamCall
-  readonly owner: unknown
-  deadline: number
-  readonly #link: Link
-  /** When it is given up in any case. */
-  readonly #end: number
-  #waits = 0
-
-  constructor(link: Link, id: number, call: UpstreamCall, owner: unknown, now: number) {
-    this.#link = link
-    this.id = id
-    this.call = call
-    this.owner = owner
-    this.#end = now + call.deadline.maxMs
-    this.deadline = Math.min(this.#end, now + call.deadline.timeoutMs)
-  }
-
-  cancel(reason: string | undefined): void {
-    this.#link.abandon(this, reason)
-  }
-
-  waitForInput(waiting: boolean): void {
-    this.#waits += waiting ? 1 : -1
-    this.#move(this.#waits > 0 ? Number.POSITIVE_INFINITY : this.call.deadline.timeoutMs)
-  }
-
-  /** Progress starts the timeout anew, within the hard limit. */
-  progressed(): void {
-    if (this.#waits === 0) this.#move(this.call.deadline.timeoutMs)
-  }
-
-  #move(ms: number): void {
-    this.deadline = Math.min(this.#end, this.#link.context.clock.now() + ms)
-  }
-}
+/** Requests of a server that does not read the answers. */
+const maxUnheard = 1000
 
 /**
  * One JSON-RPC link to one server process: newline framing, and correlation by ids of its own, so that callers
@@ -73,8 +38,8 @@ export class Link {
   readonly context: ProcessContext
   readonly process: ServerProcess
   readonly output: Turns
-  readonly #pending = new PendingTable<Pending>()
-  readonly #deadlines: Deadlines<Pending>
+  readonly #pending = new PendingTable<LinkCall>()
+  readonly #deadlines: Deadlines<LinkCall>
   readonly #throttle = new Throttle(5)
   /** By internal id. */
   readonly #abandoned = new Map<number, Suspect & { readonly until: number }>()
@@ -84,6 +49,8 @@ export class Link {
   #large: Buffer[] = []
   #small = ''
   #flushing = false
+  /** Requests of the server since it last had read all that was written to it. */
+  #unheard = 0
   #ended: SidecarError | undefined
 
   constructor(command: ServerCommand, context: ProcessContext, options: LinkOptions) {
@@ -92,7 +59,11 @@ export class Link {
     const reader = new LineReader(options.maxMessageBytes)
     this.process = startProcess(command, context, (reason) => this.#end(reason))
     const onLine = (line: Line | Overlong): void => this.#guarded(line)
-    this.output = new Turns(this.process.stdout, (chunk, lines) => reader.push(chunk, onLine, lines))
+    this.output = new Turns(
+      this.process.stdout,
+      (chunk, lines) => reader.push(chunk, onLine, lines),
+      context.clock,
+    )
   }
 
   get ended(): SidecarError | undefined {
@@ -139,7 +110,7 @@ export class Link {
   call(call: UpstreamCall, owner: unknown): CallHandle {
     const id = this.#pending.nextId()
     const { message } = call
-    const pending = new Pending(this, id, call, owner, this.context.clock.now())
+    const pending = new LinkCall(this, id, call, owner, this.context.clock.now())
     const ended = this.#ended
     if (ended !== undefined) {
       queueMicrotask(() => call.fail(ended))
@@ -171,7 +142,7 @@ export class Link {
     return this.process.stop()
   }
 
-  abandon(pending: Pending, reason: string | undefined): void {
+  abandon(pending: LinkCall, reason: string | undefined): void {
     if (!this.#pending.delete(pending.id)) return
     const { method } = pending.call.message
     if (mayAsk(method)) {
@@ -189,7 +160,7 @@ export class Link {
     this.send(localNotification('notifications/cancelled', params))
   }
 
-  #tooLate(pending: Pending): void {
+  #tooLate(pending: LinkCall): void {
     this.abandon(pending, 'the deadline passed')
     const detail = `no answer to ${pending.call.message.method}`
     pending.call.fail(new SidecarError('ERR_TIMEOUT', { detail }))
@@ -266,6 +237,13 @@ export class Link {
     if (message.kind === 'response') {
       this.settle(Number(message.idText), message)
       return
+    }
+    if (message.kind === 'request') {
+      this.#unheard = this.queuedBytes === 0 ? 0 : this.#unheard + 1
+      if (this.#unheard > maxUnheard) {
+        this.context.metrics.dropped('unread_request')
+        return
+      }
     }
     if (message.method === 'ping' && message.kind === 'request') {
       this.send(localResult(message.idText as string, {}))

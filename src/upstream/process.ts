@@ -128,7 +128,7 @@ export class SpawnedProcess implements ServerProcess {
     this.stdin.on('error', () => {})
     this.stdout.on('error', () => {})
     stderr?.on('error', () => {})
-    if (stderr) new Turns(stderr, (chunk, lines) => this.#stderr.push(chunk, lines))
+    if (stderr) new Turns(stderr, (chunk, lines) => this.#stderr.push(chunk, lines), context.clock)
     let resolveGone = (): void => {}
     this.gone = new Promise((resolve) => {
       resolveGone = resolve

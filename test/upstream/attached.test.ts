@@ -188,7 +188,7 @@ t.test('the end is told behind the last line, whoever takes how many at a time',
   const onLine = (): void => {
     if (lines++ === 0) peer.say('X', exit({ code: 0 }))
   }
-  new Turns(attached.process.stdout, (chunk, most) => reader.push(chunk, onLine, most))
+  new Turns(attached.process.stdout, (chunk, most) => reader.push(chunk, onLine, most), systemClock)
   peer.say('R', report)
   await until(() => attached.process.pid !== undefined, 'it was reported')
   const known = new Promise<number>((resolve) => {

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { PassThrough, type Readable } from 'node:stream'
 import t from 'tap'
 import { LineReader } from '../../src/core/framing.ts'
+import { systemClock } from '../../src/observe/clock.ts'
 import { Turns } from '../../src/upstream/turns.ts'
 
 function reading<T extends Readable = PassThrough>(
@@ -10,8 +11,15 @@ function reading<T extends Readable = PassThrough>(
 ): { stream: T; turns: Turns; lines: string[] } {
   const reader = new LineReader(2 ** 24)
   const lines: string[] = []
-  const turns = new Turns(stream, (chunk, most) =>
-    reader.push(chunk, (line) => void lines.push('bytes' in line ? line.bytes.toString() : 'overlong'), most),
+  const turns = new Turns(
+    stream,
+    (chunk, most) =>
+      reader.push(
+        chunk,
+        (line) => void lines.push('bytes' in line ? line.bytes.toString() : 'overlong'),
+        most,
+      ),
+    systemClock,
   )
   return { stream, turns, lines }
 }
@@ -112,4 +120,28 @@ t.test('what is left when the stream is destroyed is not taken', async (t) => {
   for (let i = 0; i < 20; i++) await turn()
   t.equal(lines.length, length)
   t.ok(length < 1000)
+})
+
+t.test('after a turn that took long, everything else has as long a time', async (t) => {
+  const stream = new PassThrough({ highWaterMark: 2 ** 24 })
+  const spans: { start: number; end: number }[] = []
+  const busyMs = 40
+  const take = (chunk: Buffer): number => {
+    const start = performance.now()
+    while (performance.now() - start < busyMs) {
+      // As if a large message was read.
+    }
+    spans.push({ start, end: performance.now() })
+    return chunk.length
+  }
+  new Turns(stream, take, systemClock)
+  // Timers of the sidecar keep no process alive.
+  const alive = setInterval(() => {}, 1000)
+  t.teardown(() => clearInterval(alive))
+  for (let i = 0; i < 4; i++) stream.write('a line\n')
+  while (spans.length < 4) await turn()
+  for (const [i, { start }] of spans.entries()) {
+    const before = spans[i - 1]
+    if (before !== undefined) t.ok(start - before.end >= busyMs - 5, `${start - before.end} ms apart`)
+  }
 })
