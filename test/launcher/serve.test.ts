@@ -336,7 +336,7 @@ t.test('a socket that nobody listens on is replaced; anything else in its place 
       stdio: ['ignore', 'ignore', 'pipe'],
     })
     await until(() => existsSync(path), 'it listens')
-    t.same(readdirSync(folder).sort(), ['file', 'stdio.sock', 'taken'], 'nothing else is left')
+    await until(() => readdirSync(folder).sort().join() === 'file,stdio.sock,taken', 'nothing else is left')
     const second = spawn(launcher, ['serve', '--socket', path], { stdio: 'ignore' })
     t.equal((await once(second, 'close'))[0], 126, 'it is in use')
     child.kill('SIGKILL')
