@@ -183,7 +183,7 @@ t.test('what the client of an ended session left unread is not kept, nor is its 
   await send(own.url, 'DELETE', slow)
   const kept = (): number => openSockets() - before - count
   try {
-    await until(() => kept() <= 0, 'the connections are closed', 1500)
+    await until(() => kept() <= 0, 'the connections are closed', 4000)
     t.pass('closed')
   } catch {
     t.fail(`${kept()} connection with an unread answer is kept`)
@@ -223,7 +223,7 @@ t.test('slow readers whose sessions have ended cost nothing any more', async (t)
   }
   const kept = (): number => openSockets() - before - count
   try {
-    await until(() => kept() <= 0, 'their connections are closed', 1500)
+    await until(() => kept() <= 0, 'their connections are closed', 4000)
     t.pass('closed')
   } catch {
     t.fail(`${kept()} of ${count} connections are kept, with what their clients do not read`)

@@ -727,7 +727,7 @@ t.test('no connection is held for a client that was refused and does not close',
     // Ours stay open; those of the sidecar, which runs in this process too, should not.
     const held = (): number => openSockets() - before - count
     try {
-      await until(() => held() < count / 2, name, 1000)
+      await until(() => held() < count / 2, name, 4000)
       t.pass(name)
     } catch {
       t.fail(`${name}: ${held()} of ${count} connections are held`)
@@ -964,7 +964,7 @@ t.test(
       if (answer !== undefined) refused(t, answer, 408, 'ERR_SLOW')
     }
     const held = (): number => openSockets() - before - attackers.length
-    await until(() => held() < 40, `no connection is held for them (${held()} are)`, 1000).catch(
+    await until(() => held() < 40, `no connection is held for them (${held()} are)`, 4000).catch(
       (thrown: Error) => t.fail(thrown.message),
     )
     t.equal(await metric('mcp_sidecar_refusals_total{code="ERR_SLOW"}'), 400, 'each is counted')
@@ -1041,7 +1041,7 @@ t.test('initializes behind an open stream on the same connection leave nothing b
     const left = async (): Promise<string> =>
       `${await metric('mcp_sidecar_sessions ')} sessions, ${await metric('mcp_sidecar_calls_in_flight')} calls`
     try {
-      await until(async () => (await left()) === '0 sessions, 0 calls', 'nothing is left', 1000)
+      await until(async () => (await left()) === '0 sessions, 0 calls', 'nothing is left', 10_000)
       t.pass(name)
     } catch {
       t.fail(`${name}: there are still ${await left()}`)

@@ -658,7 +658,7 @@ t.test('who leaves before anything was sent has cancelled', async (t) => {
   const running = begin(url, tool('h', 'hold', { key: 'silent' }))
   await until(async () => (await toolSays(url, 'held')).includes('silent'), 'the server has the call')
   running.leave()
-  await until(async () => !(await toolSays(url, 'held')).includes('silent'), 'the server let go of it', 1000)
+  await until(async () => !(await toolSays(url, 'held')).includes('silent'), 'the server let go of it')
   const [last] = (await toolSays(url, 'cancelled')).filter(({ key }: Json) => key === 'silent')
   t.match(last, { method: 'tools/call', name: 'hold', requestId: Number })
   t.equal(await running.answer, undefined)
@@ -674,7 +674,7 @@ t.test('who leaves in the middle of a stream has cancelled, and nothing reaches 
   stream.cut()
   const cancelled = async (): Promise<boolean> =>
     (await toolSays(url, 'cancelled')).some(({ name }: Json) => name === 'progress')
-  await until(cancelled, 'the server was told', 1000)
+  await until(cancelled, 'the server was told')
   await until(
     async () => (await toolSays(url, 'release', { key: 'watcher' })) === '1',
     'the other call is let go',
@@ -1019,7 +1019,7 @@ t.test('the tools are still watched after the server has ended that subscription
   const lists = async (): Promise<number> => (await toolSays(url, 'counts'))['tools/list']
   const before = await lists()
   await toolSays(url, 'change', { list: 'tools' })
-  await until(async () => (await lists()) > before, 'the changed list is fetched', 3000)
+  await until(async () => (await lists()) > before, 'the changed list is fetched')
 })
 
 t.test('a client that leaves ends its subscription at the server', async (t) => {
@@ -1029,7 +1029,7 @@ t.test('a client that leaves ends its subscription at the server', async (t) => 
   const other = await listening(url, 1, { resourceSubscriptions: ['test://staying'] })
   t.equal((await named()).length, 2)
   stream.cut()
-  await until(async () => (await named()).length === 1, 'the server has one less', 1000)
+  await until(async () => (await named()).length === 1, 'the server has one less')
   await toolSays(url, 'touch', { uri: 'test://staying' })
   await until(() => other.messages.length === 2, 'the other one goes on')
   other.cut()

@@ -271,9 +271,9 @@ t.test(
       'a certificate is nothing here',
     )
     const silent = new RawConnection(strict.port)
-    await until(() => silent.ended || silent.closed, 'who says nothing is left', 5000)
+    await until(() => silent.ended || silent.closed, 'who says nothing is left')
     const half = new RawConnection(strict.port).write(Buffer.from('160301020001', 'hex'))
-    await until(() => half.ended || half.closed, 'who stops in the middle, too', 5000)
+    await until(() => half.ended || half.closed, 'who stops in the middle, too')
     for (const each of [silent, half]) each.close()
     t.equal(await knock(url, robot), letIn)
   },

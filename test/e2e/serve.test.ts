@@ -127,7 +127,7 @@ test('a server that closes its stdout and stays is ended', async (t) => {
   const pid = Number(await ask(url, session, 'pid'))
   const closed = await post(url, call(2, 'close-stdout'), session)
   t.match(closed.json, { error: { data: { reason: 'ERR_UPSTREAM_EXIT' } } })
-  await until(() => !alive(pid) && childrenOf(server).length === 0, 'it is gone', 8000)
+  await until(() => !alive(pid) && childrenOf(server).length === 0, 'it is gone')
 })
 
 test('when the launcher is killed, so is every server; a new one serves new sessions', async (t) => {

@@ -103,7 +103,7 @@ for (const topology of ['per-session', 'shared']) {
     t.match(answer.json, { id: 0, error: exitError })
     t.equal(await readyz(adminUrl), 503)
     const [first = 0] = await pids.wrote(1)
-    await until(() => !alive(first), 'the process that cannot be heard is ended', 8000)
+    await until(() => !alive(first), 'the process that cannot be heard is ended')
     await sidecar.stop()
     await pids.gone()
   })

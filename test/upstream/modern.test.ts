@@ -440,9 +440,9 @@ test('with a process for each principal, a retired pool ends each when it can', 
   const [a, b] = [Number(await says('pid', {}, alice)), Number(await says('pid', {}, bob))]
   const c = Number(await says('pid', {}, principalOf('carol')))
   pool.retire()
-  await until(() => !alive(c), 'nobody attends there', 2000)
+  await until(() => !alive(c), 'nobody attends there')
   mine.stop()
-  await until(() => !alive(a), 'nor there', 2000)
+  await until(() => !alive(a), 'nor there')
   t.equal(await says('pid', {}, bob), String(b))
   hers.stop()
   await pids.gone(2000)
