@@ -195,6 +195,8 @@ export interface Launch {
 
 /** Starts of server processes within what their profile allows. */
 export interface Confinement {
+  /** What may keep a server from answering here, in words; undefined where it may do what it wants. */
+  readonly hint: string | undefined
   /** @param env what the server would get without it */
   launch(command: readonly string[], env: Readonly<Record<string, string>>): Launch
 }

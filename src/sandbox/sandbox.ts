@@ -197,6 +197,16 @@ export class Sandbox implements Confinement {
     return program === undefined ? this.#report : { ...this.#report, program }
   }
 
+  get hint(): string | undefined {
+    const { launcher, elsewhere, profile } = this.#options
+    if (profile === undefined || (launcher === undefined && elsewhere === undefined)) return undefined
+    if (profile.filesystem.scope === 'all' && profile.network.mode === 'open') return undefined
+    return (
+      `the permission profile ${profile.name} may not grant what it needs: what it wrote to stderr may tell, ` +
+      '`mcp-sidecar doctor` lists what is granted, `mcp-sidecar learn` finds out what it uses'
+    )
+  }
+
   launch(command: readonly string[], env: Readonly<Record<string, string>>): Launch {
     const { launcher, elsewhere, profile, admit, onReport, fileGaps, follow } = this.#options
     const launched = launcher !== undefined || elsewhere !== undefined

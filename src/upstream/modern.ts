@@ -66,10 +66,12 @@ export class ModernProcess {
     this.#options = options
     this.#context = context
     this.#onLegacy = onLegacy
-    this.#readiness = new Readiness(context.clock, context.log, () => {
+    const restart = (): void => {
       context.metrics.processRestarted()
       this.#start()
-    })
+    }
+    const { hint } = options.command.confinement ?? {}
+    this.#readiness = new Readiness(context.clock, context.log, restart, hint)
     this.#waiting = new WaitingCalls(context.clock)
     this.#discovered = first?.discovered
     if (first === undefined) this.#start()

@@ -48,7 +48,8 @@ export class PerSessionPool implements ServerPool {
   constructor(options: PerSessionOptions, context: ProcessContext) {
     this.#options = options
     this.#context = context
-    this.#readiness = new Readiness(context.clock, context.log, () => this.#probe())
+    const { hint } = options.command.confinement ?? {}
+    this.#readiness = new Readiness(context.clock, context.log, () => this.#probe(), hint)
   }
 
   start(): void {

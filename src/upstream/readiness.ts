@@ -17,18 +17,24 @@ export function backoffMs(failures: number, random: number): number {
 /** Whether the server answers, and when to try again if it does not. */
 export class Readiness {
   #ready = false
+  #everReady = false
   #failures = 0
   #upSince = 0
   #retry: Timer | undefined
   readonly #clock: Clock
   readonly #log: Logger
   readonly #attempt: () => void
+  readonly #hint: string | undefined
 
-  /** @param attempt called, after the pause that is due, whenever the server should be tried again */
-  constructor(clock: Clock, log: Logger, attempt: () => void) {
+  /**
+   * @param attempt called, after the pause that is due, whenever the server should be tried again
+   * @param hint told of a server that has never answered
+   */
+  constructor(clock: Clock, log: Logger, attempt: () => void, hint?: string) {
     this.#clock = clock
     this.#log = log
     this.#attempt = attempt
+    this.#hint = hint
   }
 
   get ready(): boolean {
@@ -44,6 +50,7 @@ export class Readiness {
   up(): boolean {
     const news = !this.#ready
     this.#ready = true
+    this.#everReady = true
     if (news) this.#upSince = this.#clock.now()
     this.close()
     return news
@@ -56,8 +63,9 @@ export class Readiness {
     this.#failures++
     if (this.#retry !== undefined) return
     const pauseMs = Math.round(backoffMs(this.#failures, Math.random()))
+    const hint = this.#hint === undefined || this.#everReady ? {} : { hint: this.#hint }
     this.#log.warn(
-      { reason, failures: this.#failures, pauseMs },
+      { reason, ...hint, failures: this.#failures, pauseMs },
       'the MCP server does not answer; trying again',
     )
     this.#retry = this.#clock.after(pauseMs, () => {

@@ -47,7 +47,8 @@ export class SharedPool implements ServerPool, CallPool {
   constructor(options: PoolOptions, context: ProcessContext) {
     this.#options = options
     this.#context = context
-    this.#readiness = new Readiness(context.clock, context.log, () => this.#start('restart'))
+    const { hint } = options.command.confinement ?? {}
+    this.#readiness = new Readiness(context.clock, context.log, () => this.#start('restart'), hint)
     this.#waiting = new WaitingCalls(context.clock)
   }
 

@@ -134,6 +134,26 @@ tap.test(
   },
 )
 
+tap.test(
+  'where a server does not come up under a profile, the log says where to look; without one, it does not',
+  { skip },
+  async (t) => {
+    const { folder } = world(t, () => ({}))
+    const program = join(folder, 'data/needs.mjs')
+    writeFileSync(
+      program,
+      "import { readFileSync } from 'node:fs'\nreadFileSync('../secret/b.txt')\nprocess.exit(1)\n",
+    )
+    for (const permissions of ['none', 'full-access']) {
+      const { logs } = await startTestSidecar(t, { command: [...plain, program], flags: { permissions } })
+      const failure = () => logs.find(({ text }) => text.startsWith('the MCP server does not answer'))
+      await until(() => failure() !== undefined, 'it does not come up')
+      const hint = permissions === 'none' ? /^the permission profile none .*`mcp-sidecar learn`/ : undefined
+      t.match(failure()?.fields, { reason: /it exited with code 1/, hint })
+    }
+  },
+)
+
 tap.test('what a server tries to reach is counted, logged and refused', { skip }, async (t) => {
   const { file } = world(t, () => ({
     filesystem: { read: [dirname(attacker)] },

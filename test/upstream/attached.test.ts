@@ -80,7 +80,12 @@ function attach(t: Test, path: string, options: Options = {}): Attached {
     }
   }
   const what: ServerCommand = {
-    ...{ command: ['server', '--flag'], cwd: '/srv', env: { SET: 'here' }, confinement: { launch } },
+    ...{
+      command: ['server', '--flag'],
+      cwd: '/srv',
+      env: { SET: 'here' },
+      confinement: { hint: undefined, launch },
+    },
     ...options.what,
   }
   const to = { path, pass: options.pass ?? ['PATH', 'LC_*'], waitMs: options.waitMs ?? 10_000 }

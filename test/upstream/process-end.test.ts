@@ -25,7 +25,7 @@ function start(t: Test, policy: Buffer | undefined) {
   }
   let end = ''
   const server = new SpawnedProcess(
-    { command: ['server'], cwd: undefined, env: {}, confinement: { launch: () => launch } },
+    { command: ['server'], cwd: undefined, env: {}, confinement: { hint: undefined, launch: () => launch } },
     { clock, log: recordingLogger(logs), metrics: countingMetrics(), reaper },
     (reason) => {
       end = reason

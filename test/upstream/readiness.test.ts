@@ -153,6 +153,21 @@ t.test('an attempt that fails at once is tried again, not forgotten', async (t) 
   t.equal(attempts, 5)
 })
 
+t.test('what may keep it from answering is told until it has answered once', async (t) => {
+  const { clock } = manualClock()
+  const logs: (Warning & { readonly hint?: string })[] = []
+  const readiness = new Readiness(clock, warningsInto(logs), () => {}, 'look there')
+  readiness.down('it exited')
+  readiness.close()
+  readiness.down('it exited')
+  readiness.up()
+  readiness.down('it exited')
+  t.same(
+    logs.map(({ hint }) => hint),
+    ['look there', 'look there', undefined],
+  )
+})
+
 t.test(
   'a server that answers and falls over again and again is not restarted at once for ever',
   async (t) => {
