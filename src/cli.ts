@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander'
 import type { PasswordInput } from './authn/password-prompt.ts'
 import { explainReadError } from './config/disk.ts'
 import { ConfigError, FLAGS, type Flags, type LoadedConfig, loadConfig } from './config/load.ts'
+import { placing } from './config/placing.ts'
 import { watchFiles } from './config/watch.ts'
 import type { LearnOptions } from './learn.ts'
 import { type Sidecar, StartError, startSidecar } from './main.ts'
@@ -209,23 +210,6 @@ function report(thrown: unknown, stderr: Terminal['stderr']): number {
   return exitCodes.failed
 }
 
-/** What is wrong with rules, told by where they stand in the files. */
-async function placing<T>(loaded: LoadedConfig, made: Promise<T>): Promise<T> {
-  try {
-    return await made
-  } catch (thrown) {
-    const { faults } = ((thrown as Error).cause ?? thrown) as {
-      faults?: readonly { readonly path: readonly (string | number)[]; readonly message: string }[]
-    }
-    if (faults === undefined) throw thrown
-    const { authzPlace } = await import('./config/authz-place.ts')
-    const { permissionPlace } = await import('./config/permissions/place.ts')
-    const place = (path: (typeof faults)[number]['path']): string =>
-      path[0] === 'filesystem' ? permissionPlace(loaded, path) : authzPlace(loaded, path)
-    throw new ConfigError(faults.map(({ path, message }) => ({ where: place(path), message })))
-  }
-}
-
 /** Tells what holds here of the profile that is configured; exit code 1 when the server would not be started. */
 async function doctor(terminal: Terminal, flags: Flags, command: readonly string[]): Promise<number> {
   const { env, cwd, stdout } = terminal
@@ -267,15 +251,17 @@ async function run(terminal: Terminal, flags: Flags, command: readonly string[])
   const context = { env: terminal.env, cwd: terminal.cwd, log, version: packageVersion() }
   warn(loaded, log)
   const sidecar = await placing(loaded, startSidecar(config, context))
-  const report = startReport(sidecar)
-  // Text for a person, a log line for a program.
-  if (config.log.format === 'json' || (config.log.format === 'auto' && terminal.stdout.isTTY !== true)) {
-    log.info(report.fields, 'listening')
-  } else terminal.stdout.write(`${report.lines.join('\n')}\n`)
   // A terminal that closes sends SIGHUP: it then ends what it started, as it does with other programs.
   const attended = terminal.stdout.isTTY === true
+  // Who reads that it listens may send a signal at once.
+  const stopped = stopSignal(attended)
   const watching = watchForReload(sidecar, loaded, () => loadConfig(input), log, !attended)
-  const signal = await stopSignal(attended)
+  const report = startReport(sidecar)
+  // Text for a person, a log line for a program.
+  if (config.log.format === 'json' || (config.log.format === 'auto' && !attended)) {
+    log.info(report.fields, 'listening')
+  } else terminal.stdout.write(`${report.lines.join('\n')}\n`)
+  const signal = await stopped
   log.info({ signal, graceMs: config.shutdownGraceMs }, 'shutting down: answering what is in flight')
   for (const second of ['SIGTERM', 'SIGINT'] as const)
     process.once(second, () => process.exit(exitCodes.failed))

@@ -64,8 +64,10 @@ export async function learn(
   const log = createLogger({ ...config.log, format: 'pretty' }, stderr)
   const observed = new Observed()
   const sidecar = await started(loaded, { ...context, log, observed })
+  // Who reads that it listens may send a signal at once.
+  const stopped = context.stopped()
   stderr.write(`${greeting(sidecar.url, ms).join('\n')}\n`)
-  await stoppedOr(ms, context.stopped())
+  await stoppedOr(ms, stopped)
   const answered = sidecar.ready
   await sidecar.stop()
   await passed(lastWordsMs)
