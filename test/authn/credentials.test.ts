@@ -4,6 +4,7 @@ import type { Authenticator } from '../../src/authn/authenticator.ts'
 import { objection, presents, schemeValue } from '../../src/authn/credentials.ts'
 import type { PresentedCertificate } from '../../src/core/types.ts'
 import { trusted } from '../support/attempts.ts'
+import { cpuMs } from '../support/cost.ts'
 import { holds, shown } from '../support/property.ts'
 
 t.test('a scheme is told from others, in any letter case', async (t) => {
@@ -125,8 +126,11 @@ t.test('any spelling with escapes is found, and no query breaks the search', asy
 
 t.test('blanks inside a credential cost no more than their number', async (t) => {
   const value = `a${' '.repeat(12_000)}b`
-  const start = performance.now()
-  for (let i = 0; i < 200; i++)
-    t.equal(schemeValue({ headers: { authorization: `Bearer \t ${value} \t` } }, 'Bearer'), value)
-  t.ok(performance.now() - start < 1000, 'the square of it would take minutes')
+  const read = (): string | undefined =>
+    schemeValue({ headers: { authorization: `Bearer \t ${value} \t` } }, 'Bearer')
+  t.equal(read(), value)
+  const ms = cpuMs(() => {
+    for (let i = 0; i < 200; i++) read()
+  })
+  t.ok(ms < 1000, 'the square of it would take minutes')
 })

@@ -3,6 +3,7 @@ import t from 'tap'
 import { compileCondition } from '../../src/authz/conditions.ts'
 import type { Condition } from '../../src/core/policy.ts'
 import { condition, decoded } from '../support/authz.ts'
+import { cpuMs } from '../support/cost.ts'
 import { holds, shown } from '../support/property.ts'
 
 const noon = Date.UTC(2026, 6, 1, 12, 0)
@@ -162,11 +163,10 @@ t.test('a header that stands twice meets no operator', async (t) => {
 })
 
 t.test('a pattern that would take long elsewhere takes none of our time', async (t) => {
-  const started = performance.now()
-  t.notOk(
-    met(condition('RequestHeader', 'Matches', '(a+)+$', 'x'), { headers: ['x', `${'a'.repeat(15_000)}!`] }),
-  )
-  t.ok(performance.now() - started < 1000)
+  const headers = ['x', `${'a'.repeat(15_000)}!`]
+  const matches = (): boolean => met(condition('RequestHeader', 'Matches', '(a+)+$', 'x'), { headers })
+  t.notOk(matches())
+  t.ok(cpuMs(matches) < 1000)
 })
 
 t.test('what cannot be read is a mistake when it is loaded', async (t) => {

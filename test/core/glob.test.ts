@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { anyGlob, glob } from '../../src/core/glob.ts'
+import { cpuMs } from '../support/cost.ts'
 import { holds } from '../support/property.ts'
 
 t.test('a star stands for any text, everything else for itself', async (t) => {
@@ -41,9 +42,9 @@ t.test('it agrees with a regular expression', async (t) => {
 
 t.test('a pattern with many stars takes no more time than the text is long', async (t) => {
   const matches = glob('*a'.repeat(50))
-  const start = performance.now()
-  t.notOk(matches(`${'a'.repeat(49)}${'b'.repeat(200_000)}`))
-  t.ok(performance.now() - start < 1000)
+  const text = `${'a'.repeat(49)}${'b'.repeat(200_000)}`
+  t.notOk(matches(text))
+  t.ok(cpuMs(() => matches(text)) < 1000)
 })
 
 t.test('any of several', async (t) => {

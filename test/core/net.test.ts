@@ -2,6 +2,7 @@ import { BlockList, isIP } from 'node:net'
 import fc from 'fast-check'
 import t from 'tap'
 import { addressGroup, addressSet, hostOf, isLoopback, plainAddress, urlHost } from '../../src/core/net.ts'
+import { cpuMs } from '../support/cost.ts'
 import { holds, shown } from '../support/property.ts'
 
 t.test('loopback is 127.0.0.0/8, ::1 and the name localhost, and nothing that resembles them', async (t) => {
@@ -201,10 +202,10 @@ t.test('the host found is the one a URL parser finds', async (t) => {
 })
 
 t.test('a hostile authority costs no more than its length', async (t) => {
-  const start = performance.now()
-  t.equal(hostOf(`${'a.'.repeat(50_000)}!`), undefined)
-  t.equal(hostOf(`[${':'.repeat(100_000)}!`), undefined)
-  t.ok(performance.now() - start < 500)
+  for (const hostile of [`${'a.'.repeat(50_000)}!`, `[${':'.repeat(100_000)}!`]) {
+    t.equal(hostOf(hostile), undefined)
+    t.ok(cpuMs(() => hostOf(hostile)) < 250)
+  }
 })
 
 t.test('an address has one spelling, whichever way it arrives', async (t) => {

@@ -6,6 +6,7 @@ import { Ending } from '../../src/egress/ending.ts'
 import { Lookups } from '../../src/egress/lookups.ts'
 import { openFilesLimit, Places } from '../../src/egress/places.ts'
 import { forwardClock } from '../support/forward-clock.ts'
+import { ManualClock } from '../support/modern-calls.ts'
 import { holds } from '../support/property.ts'
 import {
   allow,
@@ -130,7 +131,7 @@ t.test('whoever asked least recently has the next lookup', async (t) => {
 })
 
 t.test('two processes whose lookups are slow do not make those of a third fail', async (t) => {
-  const clock = forwardClock()
+  const clock = new ManualClock()
   const slow: (() => void)[] = []
   const lookups = new Lookups(async (name) => {
     if (name === 'slow') await new Promise<void>((resolve) => slow.push(resolve))
@@ -145,16 +146,11 @@ t.test('two processes whose lookups are slow do not make those of a third fail',
   stuck.push(...['slow', 'slow', 'slow'].map((name) => find(two, name)))
   t.equal(slow.length, 3)
   const waited = find(three, 'fast')
-  const forward = async (ms: number): Promise<void> => {
-    clock.forward(ms)
-    // Behind all timers that are due then.
-    await new Promise((resolve) => setTimeout(resolve, 1))
-  }
-  await forward(8800)
+  clock.pass(8800)
   slow.shift()?.()
   t.same(await waited, ['192.0.2.1'], 'the time in the queue is not that of the lookup')
   for (let i = 0; i < 10; i++) t.same(await find(three, 'fast'), ['192.0.2.1'], 'and a place is left for it')
-  await forward(10_000)
+  clock.pass(10_000)
   t.same(await Promise.all(stuck), Array(7).fill('timeout'), 'but nobody waits for ever')
 })
 

@@ -5,6 +5,7 @@ import { SidecarError } from '../../src/core/errors.ts'
 import { localNotification, localRequest, localResult, messageOf } from '../../src/core/local.ts'
 import { checkParameterHeaders, checkStandardHeaders, decodeHeader } from '../../src/era/headers.ts'
 import type { ToolParameter } from '../../src/era/tool-parameters.ts'
+import { cpuMs } from '../support/cost.ts'
 import { holds, shown } from '../support/property.ts'
 
 const sentinel = (text: string): string => `=?base64?${Buffer.from(text).toString('base64')}?=`
@@ -101,10 +102,11 @@ t.test('there is one spelling of an encoded value', async (t) => {
 })
 
 t.test('a long value is read in linear time', async (t) => {
-  const started = performance.now()
-  t.equal(decodeHeader(`a${' '.repeat(1_000_000)}b`)?.length, 1_000_002)
-  t.equal(decodeHeader(`${' '.repeat(1_000_000)}b${' '.repeat(1_000_000)}`), 'b')
-  t.ok(performance.now() - started < 1000)
+  const inside = `a${' '.repeat(1_000_000)}b`
+  const around = `${' '.repeat(1_000_000)}b${' '.repeat(1_000_000)}`
+  t.equal(decodeHeader(inside)?.length, 1_000_002)
+  t.equal(decodeHeader(around), 'b')
+  t.ok(cpuMs(() => decodeHeader(inside)) + cpuMs(() => decodeHeader(around)) < 1000)
 })
 
 const call = (name: unknown): object => ({ name, arguments: {} })

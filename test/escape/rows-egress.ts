@@ -257,7 +257,7 @@ export const egressRows: readonly Attempt[] = [
       p,
     ) => `const { user, token, host, port } = probe.proxy(); const auth = 'Proxy-Authorization: Basic ' + Buffer.from(user + ':' + token).toString('base64')
       const one = (authority) => 'GET http://' + authority + '/ HTTP/1.1\\r\\nHost: ' + authority + '\\r\\n' + auth + '\\r\\n\\r\\n'
-      const answer = await probe.exchange(host, port, one('${allowedAddress}:${p.world.listeners.httpPort}') + one('127.0.0.1:${forbidden(p)}'), (read) => read.toString().split('HTTP/1.1 ').length > 2, 1500)
+      const answer = await probe.exchange(host, port, one('${allowedAddress}:${p.world.listeners.httpPort}') + one('127.0.0.1:${forbidden(p)}'), (read) => read.toString().split('HTTP/1.1 ').length > 2)
       const [first, second] = [...answer.toString('latin1').matchAll(/HTTP\\/1\\.1 (\\d+)/g)].map((found) => found[1])
       return first === '200' ? String(second ?? 'closed') : 'first ' + first`,
     [...deniedOrMalformed, 'closed'],

@@ -84,8 +84,8 @@ export const limitRows: readonly Attempt[] = [
 async function alone({ sidecar, session }: Place, args: readonly (string | number)[]): Promise<string> {
   const attacker = sidecar === undefined ? session : await sidecar.open()
   // Long enough for somebody to look.
-  const heldMs = sidecar === undefined ? 0 : 4000
-  const { outcome } = await attacker.attempt(0, [...args, heldMs], { timeoutMs: 15_000 })
+  const heldMs = sidecar === undefined ? 0 : 10_000
+  const { outcome } = await attacker.attempt(0, [...args, heldMs], { timeoutMs: 40_000 })
   if (sidecar !== undefined) await attacker.close()
   return outcome
 }
@@ -94,9 +94,9 @@ async function memoryInNode({ sidecar }: Place): Promise<string> {
   if (sidecar === undefined) return 'ok'
   const session = await sidecar.open()
   const outcome = await session.outcome(
-    // Held for longer than the second between two looks of the watchdog.
+    // Held for much longer than the second between two looks of the watchdog.
     `const all = []; for (let i = 0; i < 30; i++) all.push(new Uint8Array(50e6).fill(1));
-     await new Promise((go) => setTimeout(go, 1500)); return all.length === 30 ? 'ok' : 'lost'`,
+     await new Promise((go) => setTimeout(go, 10_000)); return all.length === 30 ? 'ok' : 'lost'`,
   )
   await session.close()
   return outcome
@@ -110,7 +110,7 @@ async function stubborn({ sidecar }: Place): Promise<string> {
      setTimeout(() => { for (;;); }, 50); return process.pid`,
   )
   await session.close()
-  await until(() => !alive(Number(value)), 'the server ended', 12_000)
+  await until(() => !alive(Number(value)), 'the server ended', 30_000)
   return (await sidecar.serves()) ? 'ended' : 'the sidecar does not serve'
 }
 

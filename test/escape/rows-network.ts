@@ -287,7 +287,7 @@ async function proxyPortElsewhere({ session, world }: Place): Promise<string> {
 /** What arrives at the other address is what counts. */
 async function addressRace(place: Place): Promise<string> {
   const args = ['rewrite-race', allowedAddress, place.world.listeners.tcpPort, '127.0.0.1', port(place), 2000]
-  return (await place.session.attempt(49, args, { timeoutMs: 30_000 })).outcome
+  return (await place.session.attempt(49, args, { timeoutMs: 120_000 })).outcome
 }
 
 /** Every one but the last fails, with an errno that fits; the last one shows that whoever decides still lives. */
@@ -326,7 +326,7 @@ async function oddConnects({ session, world }: Place): Promise<string> {
 
 async function flood({ session, world }: Place): Promise<string> {
   const args = ['connect-flood', allowedAddress, world.listeners.tcpPort, 250]
-  const { outcome, result } = await session.attempt(51, args, { timeoutMs: 40_000 })
+  const { outcome, result } = await session.attempt(51, args, { timeoutMs: 120_000 })
   if (outcome !== 'ok') return outcome
   const { connected, again, other } = result as Record<string, number>
   return Number(connected) + Number(again) === 10_000 && Number(connected) > 1000 && other === 0
@@ -337,13 +337,14 @@ async function flood({ session, world }: Place): Promise<string> {
 async function besideSlow({ session, world, victim }: Place): Promise<string> {
   const args = ['beside-slow', allowedAddress, world.listeners.tcpPort, allowedAddress, victim.slowPort]
   const { outcome, result } = await session.attempt(51, args)
-  return outcome === 'ok' && Number(result['ms']) < 500 && result['slow'] === 0
+  // Those that wait do so for nearly ten seconds.
+  return outcome === 'ok' && Number(result['ms']) < 4000 && result['slow'] === 0
     ? 'at once'
     : `${outcome} ${JSON.stringify(result)}`
 }
 
 /** Another server computes and connects all the while. What it waits for one answer, in milliseconds. */
-const slowestMs = 5000
+const slowestMs = 9000
 
 async function hoard({ sidecar, session, world }: Place): Promise<string> {
   if (sidecar === undefined) return 'no sidecar'
@@ -352,7 +353,7 @@ async function hoard({ sidecar, session, world }: Place): Promise<string> {
   let held = false
   const holding = session
     // More connections than all servers together may have.
-    .attempt(51, ['hoard-sockets', allowedAddress, tcpPort, 500, 100, 500], { timeoutMs: 30_000 })
+    .attempt(51, ['hoard-sockets', allowedAddress, tcpPort, 500, 100, 500], { timeoutMs: 120_000 })
     .finally(() => {
       held = true
     })
@@ -397,7 +398,7 @@ async function crashSupervisor({ sidecar, world, victim }: Place): Promise<strin
     // What nobody waits for any more counts as its own for ten seconds: fewer than it may have.
     ['die-connecting', allowedAddress, victim.slowPort, 40],
   ]) {
-    const { outcome, result } = await attacker.attempt(52, args, { timeoutMs: 30_000 })
+    const { outcome, result } = await attacker.attempt(52, args, { timeoutMs: 120_000 })
     if (outcome !== 'ok') return `${args[0]}: ${outcome} ${JSON.stringify(result)}`
   }
   const said = await Promise.all(

@@ -126,7 +126,7 @@ async function daemon(
   }
   await session.close()
   try {
-    await until(() => !alive(pid), 'the daemon ended', 12_000)
+    await until(() => !alive(pid), 'the daemon ended', 30_000)
     return 'ended'
   } catch {
     process.kill(pid, 'SIGKILL')

@@ -9,7 +9,7 @@ import { launcher, until } from './sidecar.ts'
 import type { World } from './world.ts'
 
 interface Said {
-  /** `exit` of the server, `closed` by the launcher, `open` after 3 s, or an errno. */
+  /** `exit` of the server, `closed` by the launcher, `open` after 8 s, or an errno. */
   readonly how: string
   readonly frames: readonly (readonly [type: string, text: string])[]
 }
@@ -95,7 +95,7 @@ export const serveRows: readonly ServeRow[] = [
     act: async ({ say }) =>
       outcomeOf(
         await say(
-          policy(...bare, ...command('/bin/sleep', '2')),
+          policy(...bare, ...command('/bin/sleep', '20')),
           policy(...bare, ...command('/bin/echo', 'fine')),
         ),
       ),
@@ -155,7 +155,7 @@ export async function served(world: World, found: (finding: Finding) => void): P
     const child = await start(world, socket, flags)
     const say = (...frames: readonly string[]): Promise<Said> =>
       new Promise((resolve, reject) => {
-        const options = { ...world.identity, env: { PATH: '/usr/bin:/bin' }, timeout: 10_000 }
+        const options = { ...world.identity, env: { PATH: '/usr/bin:/bin' }, timeout: 30_000 }
         execFile(
           env,
           [...plain, process.execPath, client, socket, '|', ...frames],
@@ -191,6 +191,6 @@ async function start(world: World, socket: string, flags: readonly string[]): Pr
     detached: true,
   })
   endWithUs(child)
-  await until(() => existsSync(socket), 'the launcher listens', 5000)
+  await until(() => existsSync(socket), 'the launcher listens')
   return child
 }

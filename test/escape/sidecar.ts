@@ -177,7 +177,7 @@ export class EscapeSidecar {
       this.#child.once('close', resolve)
     })
     this.#child.kill('SIGTERM')
-    const late = setTimeout(() => this.#child.kill('SIGKILL'), 8000)
+    const late = setTimeout(() => this.#child.kill('SIGKILL'), 20_000)
     await closed
     clearTimeout(late)
   }
@@ -212,7 +212,7 @@ export function alive(pid: number): boolean {
 }
 
 /** Looks often; throws with `what` after `ms`. */
-export async function until<T>(check: () => T | undefined | false, what: string, ms = 15_000): Promise<T> {
+export async function until<T>(check: () => T | undefined | false, what: string, ms = 30_000): Promise<T> {
   const end = performance.now() + ms
   for (;;) {
     const found = check()

@@ -78,7 +78,7 @@ export class Victim {
   /** Ends it as it should end, which takes its System V objects away; it also does so when this process ends first. */
   async close(): Promise<void> {
     if (this.died) return
-    const late = setTimeout(() => this.#child.kill('SIGKILL'), 3000)
+    const late = setTimeout(() => this.#child.kill('SIGKILL'), 20_000)
     const closed = new Promise((resolve) => {
       this.#child.once('close', resolve)
     })

@@ -12,6 +12,8 @@ const sanitizers = [
   '-fno-omit-frame-pointer',
 ]
 
+// Compilers and thousands of connects take several times as long where others want the processors, too.
+t.setTimeout(300_000)
 if (noCompiler !== undefined || !compiles(sanitizers)) {
   t.plan(0, noCompiler ?? 'this compiler has no sanitizers')
   process.exit(0)

@@ -317,6 +317,15 @@ t.test('the floor of the command line holds whatever the policy says', async (t)
   t.match(await good.json('R'), { event: 'report' })
 })
 
+/** Whether somebody accepts connections there. */
+function listens(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(path)
+    probe.once('connect', () => resolve(true)).once('error', () => resolve(false))
+    probe.once('connect', () => probe.destroy())
+  })
+}
+
 t.test('a socket that nobody listens on is replaced; anything else in its place is left', async (t) => {
   const folder = openFolder(t)
   mkdirSync(join(folder, 'taken'))
@@ -335,9 +344,16 @@ t.test('a socket that nobody listens on is replaced; anything else in its place 
     const child = spawn(launcher, ['serve', '--socket', path, '--shared-pid-namespace'], {
       stdio: ['ignore', 'ignore', 'pipe'],
     })
-    await until(() => existsSync(path), 'it listens')
+    t.teardown(() => {
+      child.kill('SIGKILL')
+    })
+    // The socket of the first one is still there when the second begins.
+    await until(() => listens(path), 'it listens')
     await until(() => readdirSync(folder).sort().join() === 'file,stdio.sock,taken', 'nothing else is left')
     const second = spawn(launcher, ['serve', '--socket', path], { stdio: 'ignore' })
+    t.teardown(() => {
+      second.kill('SIGKILL')
+    })
     t.equal((await once(second, 'close'))[0], 126, 'it is in use')
     child.kill('SIGKILL')
     await once(child, 'close')

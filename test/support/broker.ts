@@ -51,7 +51,7 @@ const warnings = ['-Wall', '-Wextra', '-Werror', '-Wconversion', '-Wsign-convers
 
 const brokerParts = 'broker broker_thread target hand_over endpoint dial tunnel bind signals'.split(' ')
 
-/** Compiles driver and children into a folder that is gone when this process ends. */
+/** Compiles driver and children, each when it is asked for, into a folder that is gone when this process ends. */
 export function compile(flags: readonly string[] = ['-O2', '-static']): Programs {
   const folder = mkdtempSync(join(tmpdir(), 'mcp-sidecar-broker-'))
   process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
@@ -65,17 +65,29 @@ export function compile(flags: readonly string[] = ['-O2', '-static']): Programs
     })
     return program
   }
+  const built = new Map<string, string>()
+  const once = (name: string, more: readonly string[]): string => {
+    const program = built.get(name) ?? build(name, more)
+    built.set(name, program)
+    return program
+  }
   return {
-    driver: build('broker-driver', [...flags, ...warnings, `-I${sources}`, ...parts]),
-    child: build('broker-child', ['-O2', '-static', '-lpthread']),
-    signals: build('broker-signals', ['-O2', '-static', '-lpthread']),
+    get driver() {
+      return once('broker-driver', [...flags, ...warnings, `-I${sources}`, ...parts])
+    },
+    get child() {
+      return once('broker-child', ['-O2', '-static', '-lpthread'])
+    },
+    get signals() {
+      return once('broker-signals', ['-O2', '-static', '-lpthread'])
+    },
   }
 }
 
 /** What the driver says at the end. */
 export interface DriverReport {
   readonly code: number
-  /** Open ones of the broker's process: before COMMAND, within three seconds after it, after broker_close. */
+  /** Open ones of the broker's process: before COMMAND, within twenty seconds after it, after broker_close. */
   readonly descriptors: readonly [number, number, number]
   readonly residentKiB: readonly [number, number]
   /** Longest broker_run; a broker with a thread does nothing in it. */

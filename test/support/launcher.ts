@@ -61,8 +61,8 @@ export interface Launched {
   readonly status: readonly Status[]
   /** The first status line. */
   first(): Promise<Status>
-  /** Until so much was written to stdout. */
-  said(text: string): Promise<string>
+  /** Until so much was written to stdout; a function tells of all that was whether it is enough. */
+  said(what: string | ((out: string) => boolean)): Promise<string>
   /** The end of the launcher and of its pipes. */
   done(): Promise<{
     code: number | null
@@ -132,7 +132,10 @@ export function launch(
     pid: child.pid ?? 0,
     status,
     first: () => when(statusPipe, () => status[0]),
-    said: (text) => when(child.stdout, () => (out.includes(text) ? out : undefined)),
+    said: (what) => {
+      const enough = typeof what === 'string' ? (): boolean => out.includes(what) : what
+      return when(child.stdout, () => (enough(out) ? out : undefined))
+    },
     done: async () => {
       const [code, signal] = await closed
       return { code, signal, out, err, status }
@@ -209,9 +212,13 @@ export function childrenOf(pid: number): number[] {
   return pids.filter((each) => stat(each)?.parent === pid)
 }
 
-export async function until(check: () => boolean, what: string, ms = 20_000): Promise<void> {
+export async function until(
+  check: () => boolean | Promise<boolean>,
+  what: string,
+  ms = 20_000,
+): Promise<void> {
   const end = performance.now() + ms
-  while (!check()) {
+  while (!(await check())) {
     if (performance.now() > end) throw new Error(`waited ${ms} ms in vain: ${what}`)
     await new Promise((resolve) => {
       setTimeout(resolve, 10)
