@@ -6,6 +6,9 @@ import { openSocket, openSse, type SocketClient } from '../support/streams.ts'
 import { bearerTokens } from '../support/tokens.ts'
 import { call, follow, initialize, open, openSession, post, send } from '../support/wire.ts'
 
+// On a busy machine the property takes minutes.
+tap.setTimeout(300_000)
+
 /*
  * The property. Clients of all transports and several principals use one server process at once, with the same ids and
  * progress tokens. Their calls are scripts that the server carries out step by step, on notifications, so that the
@@ -132,6 +135,8 @@ class Actor {
   readonly name: string
   readonly calls: Call[] = []
   readonly questions: Json[] = []
+  /** Of all questions that were not withdrawn. */
+  readonly asked = new Set<unknown>()
   readonly replies: Promise<void>[] = []
   readonly violations: string[]
   readonly #mayTimeOut: boolean
@@ -155,9 +160,12 @@ class Actor {
       this.#isMine(message.params?.data, message)
     } else if (questionMethods.has(message.method)) this.#question(message)
     else if (message.method === 'notifications/cancelled') {
-      const at = this.questions.findIndex(({ id }) => id === message.params.requestId)
-      if (at < 0) this.#wrong('a cancellation of a question that was not asked here', message)
-      else this.questions.splice(at, 1)
+      // One that was answered may be withdrawn while the answer is on its way.
+      const { requestId } = message.params
+      const at = this.questions.findIndex(({ id }) => id === requestId)
+      if (!this.asked.delete(requestId))
+        this.#wrong('a cancellation of a question that was not asked here', message)
+      else if (at >= 0) this.questions.splice(at, 1)
     } else if (message.method === undefined) this.#answer(message)
     else this.#wrong('an unexpected message', message)
   }
@@ -180,6 +188,7 @@ class Actor {
 
   #question(message: Json): void {
     seen.questions++
+    this.asked.add(message.id)
     this.#isMine(message.params?.metadata, message)
     if (this.obliging) this.replies.push(this.reply(message))
     else this.questions.push(message)
@@ -471,7 +480,7 @@ async function perform(
     actors.flatMap(({ gone, calls }) =>
       gone ? [] : calls.flatMap(({ state, key }) => (state === 'in flight' ? [key] : [])),
     )
-  const end = performance.now() + 10_000
+  const end = performance.now() + 30_000
   for (;;) {
     // What a client sent last, before it went, may arrive as late as in the next round.
     const busy = await steward.unfinished()
@@ -549,6 +558,10 @@ const rpc = (id: string | number, method: string, params: object = {}) => ({
   params,
 })
 const textOf = (message: Json): string => message.result.content[0].text
+/** A call that is answered when the test says so. */
+const held = (id: string | number, name: string) =>
+  call(id, 'script', { owner: 'test', call: name, steps: [] })
+const release = (name: string): object => notification('notifications/step', { call: name })
 
 /** What this client has been sent besides answers. */
 async function unasked(client: SocketClient): Promise<Json[]> {
@@ -641,13 +654,17 @@ tap.test('a subscription at the server ends with its last subscriber', async (t)
 })
 
 tap.test('a subscription that is under way counts when another one ends', async (t) => {
-  const both = await pair(t, { server: ['--subscribe-delay=300'] })
+  const both = await pair(t, { server: ['--subscribe-held'] })
   const { a, b } = both
   const uri = 'test://shared'
-  await a.request(rpc(1, 'resources/subscribe', { uri }))
+  const first = a.request(rpc(1, 'resources/subscribe', { uri }))
+  await inFlight(both, 1)
+  a.send(release('subscribe'))
+  await first
   const subscribing = b.request(rpc(1, 'resources/subscribe', { uri }))
   await inFlight(both, 1)
   await a.request(rpc(2, 'resources/unsubscribe', { uri }))
+  b.send(release('subscribe'))
   t.match(await subscribing, { id: 1, result: {} })
   const methods = (await receivedByServer(b)).map(({ method }) => method)
   t.notOk(methods.includes('resources/unsubscribe'), `the server was told ${methods.join(', ')}`)
@@ -678,7 +695,7 @@ tap.test('progress and cancellation of a client touch only what is its own', asy
   const asking = a.request(call(1, 'ask', { method: 'sampling/createMessage', params }))
   await until(() => a.messages.some(({ method }) => method === 'sampling/createMessage'), 'a is asked')
   const { id } = a.messages.find(({ method }) => method === 'sampling/createMessage')
-  const other = b.request(call(2, 'sleep', { ms: 300 }))
+  const other = b.request(held(2, 'other'))
   await inFlight(both, 2)
   const progress = (by: string) =>
     notification('notifications/progress', { progressToken: 'of the server', progress: 1, message: by })
@@ -688,6 +705,7 @@ tap.test('progress and cancellation of a client touch only what is its own', asy
   a.send(progress('a'))
   a.send({ jsonrpc: '2.0', id, result: {} })
   t.match(await asking, { id: 1, result: {} })
+  b.send(release('other'))
   t.match(await other, { id: 2, result: {} })
   t.match(await receivedByServer(a), [
     { method: 'notifications/initialized' },
@@ -731,10 +749,11 @@ tap.test('with a process of its own a session has tasks', async (t) => {
 tap.test('a question is refused while calls of two sessions may have caused it', async (t) => {
   const both = await pair(t)
   const { a, b, sidecar } = both
-  const other = b.request(call(1, 'sleep', { ms: 400 }))
+  const other = b.request(held(1, 'other'))
   await inFlight(both, 1)
   const asked = await a.request(call(1, 'ask', { method: 'elicitation/create' }))
   t.match(JSON.parse(textOf(asked)), { error: { code: -32603, data: { reason: 'ERR_NO_CLIENT' } } })
+  b.send(release('other'))
   await other
   t.strictSame([...(await unasked(a)), ...(await unasked(b))], [])
   t.equal(
@@ -755,9 +774,12 @@ tap.test('a question of a cancelled call goes to nobody while another session ha
   await inFlight(both, 1)
   a.send(notification('notifications/cancelled', { requestId: 1 }))
   await inFlight(both, 0)
-  const other = b.request(call(1, 'sleep', { ms: 300 }))
+  const other = b.request(held(1, 'other'))
   await inFlight(both, 1)
   a.send(notification('notifications/step', { call: 'c', all: true }))
+  // The answer to the ping says that the step has been passed on before what follows.
+  await unasked(a)
+  b.send(release('other'))
   await other
   t.strictSame([...(await unasked(a)), ...(await unasked(b))], [])
 })
@@ -765,24 +787,26 @@ tap.test('a question of a cancelled call goes to nobody while another session ha
 tap.test('a question during a method that is not known reaches nobody else', async (t) => {
   const both = await pair(t)
   const { a, b } = both
-  const other = b.request(call(1, 'sleep', { ms: 500 }))
+  const other = b.request(held(1, 'other'))
   await inFlight(both, 1)
   // Whether a is asked or the question is refused does not matter here.
   a.send(rpc(1, 'x/ask', { method: 'sampling/createMessage', params: { secret: 'of a' } }))
+  // The answer to the ping says that the question has been passed on before what follows.
+  await unasked(a)
+  b.send(release('other'))
   await other
   t.strictSame(await unasked(b), [], 'b was not asked')
 })
 
 tap.test('questions outside any call are answered by the sidecar', async (t) => {
-  const { a, b } = await pair(t)
+  const { a, b, sidecar } = await pair(t)
+  const answered = (): number =>
+    sidecar.logs.filter(({ fields }) => fields['stderr'] === 'answered later').length
   for (const method of ['roots/list', 'sampling/createMessage']) {
+    const before = answered()
     await a.request(call(1, 'ask-later', { method, ms: 20 }))
-    await until(async () => {
-      await new Promise((resolve) => {
-        setTimeout(resolve, 50)
-      })
-      return (await receivedByServer(a)).some(({ response }) => response !== undefined)
-    }, 'the server has its response')
+    // To ask the server would be a call, which it might ask in.
+    await until(() => answered() > before, 'the server has its response')
   }
   const responses = (await receivedByServer(a)).flatMap(({ response }) => response ?? [])
   t.match(responses[0], { result: { roots: [] } })

@@ -68,7 +68,19 @@ function crashes(t: Test): Error[] {
 
 const nested = (levels: number): Json => JSON.parse(`${'{"a":'.repeat(levels)}1${'}'.repeat(levels)}`)
 const alive = async (t: Test, { url }: TestSidecar): Promise<void> => {
-  t.equal((await ask(url, modern('alive', 'tools/list'))).status, 200, 'it serves others')
+  await until(async () => (await ask(url, modern('alive', 'tools/list'))).status === 200, 'it serves others')
+  t.pass('it serves others')
+}
+/** Processor time in milliseconds, the best of a few: nothing that keeps the machine busy makes it much longer. */
+async function cheapest(work: () => Promise<unknown>): Promise<number> {
+  let best = Number.POSITIVE_INFINITY
+  for (let i = 0; i < 4; i++) {
+    const before = process.cpuUsage()
+    await work()
+    const { user, system } = process.cpuUsage(before)
+    best = Math.min(best, (user + system) / 1000)
+  }
+  return best
 }
 
 test('a legacy client whose capabilities are nested deeply cannot end the sidecar', async (t) => {
@@ -98,12 +110,11 @@ test('what a client sends is read in a time that grows with its size', async (t)
     const first = tool(1, 'asks', {}, { capabilities: everything })
     const { json } = await ask(sidecar.url, first)
     const request = JSON.stringify(retry(first, 2, {}, json.result.requestState))
-    const time = async (levels: number): Promise<number> => {
+    const time = (levels: number): Promise<number> => {
       const args = `{"a":${'{"a":'.repeat(levels)}[${'1,'.repeat(200_000)}1]${'}'.repeat(levels)}}`
       const headers = { 'MCP-Protocol-Version': '2026-07-28', 'Mcp-Method': 'tools/call', 'Mcp-Name': 'asks' }
-      const before = performance.now()
-      await post(sidecar.url, request.replace('"arguments":{}', `"arguments":${args}`), headers)
-      return performance.now() - before
+      const text = request.replace('"arguments":{}', `"arguments":${args}`)
+      return cheapest(() => post(sidecar.url, text, headers))
     }
     const flat = await time(1)
     const deep = await time(240)
@@ -111,11 +122,10 @@ test('what a client sends is read in a time that grows with its size', async (t)
   })
   t.test('initialize with capabilities that stand many times', async (t) => {
     const { url } = await behind(t, 'modern({})', era('modern'))
-    const time = async (n: number): Promise<number> => {
+    const time = (n: number): Promise<number> => {
       const odd = `{${'"tasks":0,"a":0,'.repeat(n)}${'"roots":{"listChanged":1},'.repeat(n)}"b":0}`
-      const before = performance.now()
-      await post(url, JSON.stringify(initialize()).replace('"capabilities":{}', `"capabilities":${odd}`))
-      return performance.now() - before
+      const text = JSON.stringify(initialize()).replace('"capabilities":{}', `"capabilities":${odd}`)
+      return cheapest(() => post(url, text))
     }
     const few = await time(5000)
     const many = await time(50_000)
@@ -174,8 +184,10 @@ test('what was answered on a connection that is gone is not kept', async (t) => 
     'an answer that waits',
   )
   socket.destroy()
-  await pause(300)
-  t.equal(await sidecar.metric('mcp_sidecar_queue_bytes{reader="client"}'), 0, 'nobody will read it')
+  await until(
+    async () => (await sidecar.metric('mcp_sidecar_queue_bytes{reader="client"}')) === 0,
+    'nobody will read it',
+  )
 })
 
 test('a server that comes back in the other era leaves nobody waiting', async (t) => {
@@ -196,10 +208,12 @@ test('a server that comes back in the other era leaves nobody waiting', async (t
   await ask(sidecar.url, tool(2, 'exit'))
   const found = (): boolean => sidecar.logs.some(({ fields }) => fields['era'] === 'legacy')
   await until(found, 'the change of the era')
-  await pause(800)
-  t.equal(listening.isClosed(), true, 'the subscription ends, so that its client opens it again')
-  const answer = await post(sidecar.url, { jsonrpc: '2.0', id: 3, method: 'tools/list' }, session)
-  t.equal(answer.status, 404, `the session ends, so that its client starts anew: ${answer.body}`)
+  await until(() => listening.isClosed(), 'the subscription ends, so that its client opens it again')
+  const list = { jsonrpc: '2.0', id: 3, method: 'tools/list' }
+  await until(
+    async () => (await post(sidecar.url, list, session)).status === 404,
+    'the session ends, so that its client starts anew',
+  )
   listening.cut()
 })
 
@@ -231,9 +245,9 @@ test('a task belongs to whom its id was given last', async (t) => {
   t.match((await get('bob')).body, 'of bob', 'its owner does')
 })
 
-/** The answer within seconds, or what is said instead of one. */
+/** The answer within a minute, or what is said instead of one. */
 const answered = async (answer: Promise<{ body: string }>): Promise<string> => {
-  const late = pause(10_000, { body: 'no answer' }, { ref: false })
+  const late = pause(60_000, { body: 'no answer' }, { ref: false })
   return (await Promise.race([answer, late]).catch((error: Error) => ({ body: error.message }))).body
 }
 

@@ -18,6 +18,8 @@ import { call, follow, initialize, open, openSession, post, send } from '../supp
 
 // Much of this is waiting for processes to go.
 tap.jobs = 4
+// On a busy machine it takes minutes.
+tap.setTimeout(300_000)
 const test = (name: string, run: (t: Test) => Promise<void>) => tap.test(name, { buffered: true }, run)
 
 const noSpares = { server: { warmSpares: 0 } } satisfies TestOptions['config']
@@ -26,6 +28,14 @@ const textOf = (answer: { json: { result: { content: { text: string }[] } } }): 
   answer.json.result.content[0]?.text ?? ''
 const exitError = { code: -32603, data: { source: 'mcp-sidecar', reason: 'ERR_UPSTREAM_EXIT' } }
 const readyz = async (adminUrl: string): Promise<number> => (await fetch(`${adminUrl}/readyz`)).status
+/** A call that is answered when the test says so. */
+const held = (id: string | number, name: string) =>
+  call(id, 'script', { owner: 'test', call: name, steps: [] })
+const release = (name: string) => ({
+  jsonrpc: '2.0',
+  method: 'notifications/step',
+  params: { call: name },
+})
 const pauses = (logs: readonly LogLine[]): number[] =>
   logs.flatMap(({ fields }) => (typeof fields['pauseMs'] === 'number' ? [fields['pauseMs']] : []))
 
@@ -64,7 +74,7 @@ for (const topology of ['per-session', 'shared']) {
     const { url, adminUrl, sidecar } = await startTestSidecar(t, {
       server: ['--silent', `--pid=${pids.path}`],
       flags: { topology },
-      config: { server: { startTimeoutMs: 300, warmSpares: 0 } },
+      config: { server: { startTimeoutMs: 1000, warmSpares: 0 } },
     })
     const answer = await post(url, initialize())
     t.equal(answer.status, 200)
@@ -84,7 +94,7 @@ for (const topology of ['per-session', 'shared']) {
     const { url, sidecar } = await startTestSidecar(t, {
       server: ['--deaf', `--pid=${pids.path}`],
       flags: { topology },
-      config: { server: { startTimeoutMs: 300, warmSpares: 0 } },
+      config: { server: { startTimeoutMs: 1000, warmSpares: 0 } },
     })
     t.match((await post(url, initialize())).json, { id: 0, error: { code: -32603 } })
     await pids.wrote(1)
@@ -138,7 +148,7 @@ for (const topology of ['per-session', 'shared']) {
     const [pid = 0] = await grandchildren.wrote(1)
     t.ok(alive(pid))
     await sidecar.stop()
-    await grandchildren.gone(1000)
+    await grandchildren.gone()
   })
 
   test(`${topology}: grandchildren are killed when the server crashes`, async (t) => {
@@ -160,7 +170,7 @@ test('a spare that closes its stdout before it is used is not given to a session
   // The spare is found out a moment after its stdout has ended; from then on it must not be used.
   await until(() => pauses(logs).length > 0, 'a process was found to be mute')
   for (let i = 0; i < 3; i++) {
-    const response = await Promise.race([post(url, initialize()), later(4000)])
+    const response = await Promise.race([post(url, initialize()), later(20_000)])
     t.match(response?.json, { id: 0, error: exitError })
   }
 })
@@ -182,7 +192,7 @@ test('a server that ignores SIGTERM is gone soon after its session has ended', a
   const { url, metric } = await startTestSidecar(t, { server, config: noSpares })
   const session = await openSession(url)
   t.equal((await send(url, 'DELETE', session)).status, 200)
-  await pids.gone(9000)
+  await pids.gone()
   await until(async () => (await metric('mcp_sidecar_processes ')) === 0, 'it is not counted any more')
 })
 
@@ -227,7 +237,7 @@ test('a crash fails exactly the calls in flight, in band, and ends their session
   const main = follow(await open(url, 'GET', { ...session, Accept: 'text/event-stream' }))
   const plain = post(url, call('1', 'hang'), session)
   const streaming = post(url, call(2, 'progress', { count: 1, ms: 60_000 }, { progressToken: 't' }), session)
-  const elsewhere = post(url, call(1, 'sleep', { ms: 700 }), other)
+  const elsewhere = post(url, held(1, 'elsewhere'), other)
   await until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === 3, 'all are in flight')
   const crashed = await post(url, call(3, 'crash', { code: 5 }), session)
   t.equal(crashed.status, 200)
@@ -244,7 +254,8 @@ test('a crash fails exactly the calls in flight, in band, and ends their session
   const after = await post(url, call(4, 'echo'), session)
   t.equal(after.status, 404)
   t.match(after.json, { id: 4, error: { code: -32600, data: { reason: 'ERR_SESSION_UNKNOWN' } } })
-  t.equal(textOf(await elsewhere), 'slept 700')
+  await post(url, release('elsewhere'), other)
+  t.match(textOf(await elsewhere), '"call":"elsewhere"')
   t.equal((await post(url, initialize())).status, 200)
 })
 
@@ -281,6 +292,7 @@ test('shared: sessions survive a crash; the server is restarted, initialized and
   const level = { jsonrpc: '2.0', id: 'level', method: 'logging/setLevel', params: { level: 'debug' } }
   await post(url, level, a)
   const hanging = [post(url, call(2, 'hang'), a), post(url, call(2, 'hang'), b)]
+  await until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === 2, 'both are in flight')
   t.match((await post(url, call(3, 'crash'), a)).json, { id: 3, error: exitError })
   for (const each of hanging) t.match((await each).json, { id: 2, error: exitError })
   await until(
@@ -319,7 +331,7 @@ test('shared: what a client was asked is withdrawn when the server crashes', asy
 
 test('shared: a server that crashes soon after each start is restarted ever more slowly', async (t) => {
   const { logs } = await startTestSidecar(t, { server: ['--exit-after-init=0'], flags: shared })
-  await until(() => pauses(logs).length >= 5, 'it has crashed five times', 15_000)
+  await until(() => pauses(logs).length >= 5, 'it has crashed five times', 60_000)
   t.ok(
     pauses(logs).some((ms) => ms > 0),
     `pauses between restarts: ${pauses(logs).join(', ')} ms`,
@@ -490,13 +502,15 @@ test('at the limit of processes a principal gives up its own longest unused sess
 })
 
 test('a session with a call in flight is not given up at the limit', async (t) => {
-  const { url } = await startTestSidecar(t, {
+  const { url, metric } = await startTestSidecar(t, {
     config: { server: { warmSpares: 0 }, limits: { processes: 1 } },
   })
   const busy = await openSession(url)
-  const calling = post(url, call(1, 'sleep', { ms: 500 }), busy)
-  await until(async () => (await post(url, initialize())).status === 503, 'there is no room')
-  t.equal(textOf(await calling), 'slept 500')
+  const calling = post(url, held(1, 'busy'), busy)
+  await until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === 1, 'the call is in flight')
+  t.equal((await post(url, initialize())).status, 503, 'there is no room')
+  await post(url, release('busy'), busy)
+  t.match(textOf(await calling), '"call":"busy"')
   t.equal((await post(url, initialize())).status, 200)
 })
 

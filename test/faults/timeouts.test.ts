@@ -1,4 +1,5 @@
 import tap, { type Test } from 'tap'
+import { type ForwardClock, forwardClock } from '../support/forward-clock.ts'
 import { startTestSidecar, type TestSidecar, until } from '../support/sidecar.ts'
 import { openSocket, openSse } from '../support/streams.ts'
 import { accept, call, type Following, follow, open, openSession, post, send } from '../support/wire.ts'
@@ -8,12 +9,24 @@ tap.jobs = 4
 const test = (name: string, run: (t: Test) => Promise<void>) => tap.test(name, { buffered: true }, run)
 
 type Session = Record<string, string>
+
+interface Started extends TestSidecar {
+  readonly clock: ForwardClock
+  inFlight(count: number): Promise<void>
+}
+
 // biome-ignore lint/suspicious/noExplicitAny: answers of any shape
 type Json = any
 
 const textOf = (message: Json): string => message.result.content[0].text
 const timedOut = { code: -32603, data: { source: 'mcp-sidecar', reason: 'ERR_TIMEOUT' } }
-const longAgo = { requestTimeoutMs: 60_000, maxRequestTimeoutMs: 60_000, clientInputMs: 60_000 }
+/** Minutes that are put forward: what real time a test takes does not matter beside them. */
+const minute = 60_000
+const limits = {
+  requestTimeoutMs: 5 * minute,
+  maxRequestTimeoutMs: 25 * minute,
+  clientInputMs: 25 * minute,
+}
 
 /** A call whose event stream is read as it comes; resolves with the first event. */
 async function streaming(url: string, session: Session, message: object): Promise<Following> {
@@ -28,37 +41,59 @@ const step = (name: string, all = false) => ({
   params: { call: name, all },
 })
 
+const ping = { jsonrpc: '2.0', id: 'ping', method: 'ping' }
+
 const cancel = (requestId: unknown, reason?: string) => ({
   jsonrpc: '2.0',
   method: 'notifications/cancelled',
   params: { requestId, ...(reason === undefined ? {} : { reason }) },
 })
 
-/** What the server was told to cancel, as the name of the tool and the params it got. */
-async function cancelledAtServer(url: string, session: Session): Promise<{ tool: string; params: Json }[]> {
+/** What the server was told to cancel, as the name of the tool, that of a script, and the params it got. */
+async function cancelledAtServer(
+  url: string,
+  session: Session,
+): Promise<{ tool: string; name: unknown; params: Json }[]> {
   const lines = JSON.parse(textOf((await post(url, call('lines', 'lines'), session)).json)) as string[]
   const messages = lines.map((line) => JSON.parse(line) as Json)
   return messages
     .filter(({ method }) => method === 'notifications/cancelled')
     .map(({ params }) => {
       const [cancelled] = messages.filter(({ id }) => id === params.requestId)
-      return { tool: cancelled?.params.name ?? 'nothing it knows', params }
+      const { name = 'nothing it knows', arguments: args } = cancelled?.params ?? {}
+      return { tool: name, name: args?.call, params }
     })
 }
 
 for (const topology of ['per-session', 'shared']) {
-  const start = (t: Test, limits: object): Promise<TestSidecar> =>
-    startTestSidecar(t, {
+  const start = async (t: Test, own: object = {}): Promise<Started> => {
+    const clock = forwardClock()
+    const sidecar = await startTestSidecar(t, {
       flags: { topology, webSocket: true },
-      config: { server: { warmSpares: 0 }, limits: { ...longAgo, ...limits } },
+      config: { server: { warmSpares: 0 }, limits: { ...limits, ...own } },
+      clock,
     })
+    const inFlight = (count: number): Promise<void> =>
+      until(
+        async () => (await sidecar.metric('mcp_sidecar_calls_in_flight ')) === count,
+        `${count} calls in flight`,
+      )
+    return { ...sidecar, clock, inFlight }
+  }
 
   test(`${topology}: a call without an answer fails in band and is cancelled at the server`, async (t) => {
-    const { url } = await start(t, { requestTimeoutMs: 300 })
+    const { url, clock, inFlight } = await start(t)
     const session = await openSession(url)
-    const startedAt = performance.now()
-    const answer = await post(url, call('mine', 'hang'), session)
-    t.ok(performance.now() - startedAt >= 295, 'after the timeout')
+    let over = false
+    const calling = post(url, call('mine', 'hang'), session).finally(() => {
+      over = true
+    })
+    await inFlight(1)
+    clock.forward(3 * minute)
+    await post(url, ping, session)
+    t.notOk(over, 'not before the timeout')
+    clock.forward(6 * minute)
+    const answer = await calling
     t.equal(answer.status, 200)
     t.match(answer.json, { jsonrpc: '2.0', id: 'mine', error: timedOut })
     const cancelled = await cancelledAtServer(url, session)
@@ -68,54 +103,90 @@ for (const topology of ['per-session', 'shared']) {
   })
 
   test(`${topology}: a call that has begun to stream ends its stream with the timeout`, async (t) => {
-    const { url } = await start(t, { requestTimeoutMs: 300 })
+    const { url, clock } = await start(t)
     const session = await openSession(url)
     const progress = call(7, 'progress', { count: 2, ms: 50_000 }, { progressToken: 1 })
-    const { status, messages } = await post(url, progress, session)
-    t.equal(status, 200)
-    t.match(messages, [
+    const stream = await streaming(url, session, progress)
+    t.equal(stream.response.statusCode, 200)
+    await until(() => stream.messages.length === 1, 'it streams')
+    clock.forward(6 * minute)
+    await stream.closed
+    t.match(stream.messages, [
       { method: 'notifications/progress', params: { progressToken: 1, progress: 1 } },
       { id: 7, error: timedOut },
     ])
-    t.equal(messages.length, 2)
+    t.equal(stream.messages.length, 2)
   })
 
   test(`${topology}: each progress starts the timeout anew`, async (t) => {
-    const { url } = await start(t, { requestTimeoutMs: 1500 })
+    const { url, clock, inFlight } = await start(t)
     const session = await openSession(url)
-    const progress = call(1, 'progress', { count: 10, ms: 200 }, { progressToken: 't' })
-    const { messages } = await post(url, progress, session)
-    t.equal(messages.length, 11)
-    t.equal(textOf(messages.at(-1)), 'made 10')
+    const script = { owner: 'me', call: 'c', steps: ['progress', 'progress', 'progress'] }
+    const calling = streaming(url, session, call(1, 'script', script, { progressToken: 't' }))
+    await inFlight(1)
+    for (let i = 1; i <= 3; i++) {
+      await post(url, step('c'), session)
+      const stream = await calling
+      await until(() => stream.messages.length === i, `progress ${i}`)
+      clock.forward(3 * minute)
+    }
+    await post(url, step('c'), session)
+    const stream = await calling
+    await stream.closed
+    t.equal(stream.messages.length, 4)
+    t.match(stream.messages.at(-1), { id: 1, result: {} })
   })
 
   test(`${topology}: progress does not keep a call beyond the longest time, nor is it cut short before`, async (t) => {
-    const { url } = await start(t, { requestTimeoutMs: 600, maxRequestTimeoutMs: 1400 })
+    const { url, clock, inFlight } = await start(t, { maxRequestTimeoutMs: 8 * minute })
     const session = await openSession(url)
-    const startedAt = performance.now()
-    const progress = call(1, 'progress', { count: 1000, ms: 100 }, { progressToken: 't' })
-    const { messages } = await post(url, progress, session)
-    const took = performance.now() - startedAt
-    t.match(messages.at(-1), { id: 1, error: timedOut })
-    t.ok(took >= 1395, `it had all its time: ${took} ms`)
-    t.match(await cancelledAtServer(url, session), [{ tool: 'progress' }])
+    const steps = Array(10).fill('progress')
+    const script = { owner: 'me', call: 'c', steps }
+    const calling = streaming(url, session, call(1, 'script', script, { progressToken: 't' }))
+    await inFlight(1)
+    // The last progress is heard after six minutes: it would be good for eleven.
+    for (let i = 1; i <= 3; i++) {
+      if (i > 1) clock.forward(3 * minute)
+      await post(url, step('c'), session)
+      const stream = await calling
+      await until(() => stream.messages.length === i, `progress ${i}`)
+    }
+    clock.forward(3 * minute)
+    const stream = await calling
+    await stream.closed
+    t.match(stream.messages.at(-1), { id: 1, error: timedOut })
+    t.equal(stream.messages.length, 4, 'it had all its time')
+    t.match(await cancelledAtServer(url, session), [{ tool: 'script' }])
   })
 
   test(`${topology}: progress of one call does not keep another one`, async (t) => {
-    const { url } = await start(t, { requestTimeoutMs: 500 })
+    const { url, clock, inFlight } = await start(t)
     const session = await openSession(url)
-    const busy = post(url, call(1, 'progress', { count: 10, ms: 100 }, { progressToken: 1 }), session)
-    t.match((await post(url, call(2, 'hang', {}, { progressToken: 2 }), session)).json, { error: timedOut })
-    t.equal(textOf((await busy).messages.at(-1)), 'made 10')
+    const script = { owner: 'me', call: 'c', steps: ['progress', 'progress'] }
+    const calling = streaming(url, session, call(1, 'script', script, { progressToken: 1 }))
+    const other = post(url, call(2, 'hang', {}, { progressToken: 2 }), session)
+    await inFlight(2)
+    for (let i = 1; i <= 2; i++) {
+      await post(url, step('c'), session)
+      const stream = await calling
+      await until(() => stream.messages.length === i, `progress ${i}`)
+      clock.forward(3 * minute)
+    }
+    t.match((await other).json, { error: timedOut })
+    await post(url, step('c'), session)
+    const stream = await calling
+    await stream.closed
+    t.match(stream.messages.at(-1), { id: 1, result: {} })
   })
 
   test(`${topology}: a call that waits for its client is not timed out, and goes on with the answer`, async (t) => {
-    const { url } = await start(t, { requestTimeoutMs: 300 })
+    const { url, clock } = await start(t)
     const session = await openSession(url, { capabilities: { sampling: {} } })
     const asking = await streaming(url, session, call(1, 'ask', { method: 'sampling/createMessage' }))
     await until(() => asking.messages.length > 0, 'the client is asked')
-    const startedAt = performance.now()
-    await until(() => performance.now() - startedAt > 900, 'the user thinks')
+    // The user thinks.
+    clock.forward(15 * minute)
+    await post(url, ping, session)
     t.notOk(asking.isClosed())
     await post(url, { jsonrpc: '2.0', id: asking.messages[0].id, result: { role: 'assistant' } }, session)
     await asking.closed
@@ -123,25 +194,31 @@ for (const topology of ['per-session', 'shared']) {
   })
 
   test(`${topology}: after the client's answer the timeout runs again`, async (t) => {
-    const { url, metric } = await start(t, { requestTimeoutMs: 300 })
+    const { url, clock, inFlight } = await start(t)
     const session = await openSession(url, { capabilities: { sampling: {} } })
     const script = { owner: 'me', call: 'c', steps: ['sampling'] }
     const asking = streaming(url, session, call(1, 'script', script))
-    await until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === 1, 'the call is in flight')
+    await inFlight(1)
     await post(url, step('c'), session)
     const stream = await asking
     await until(() => stream.messages.length > 0, 'the client is asked')
     await post(url, { jsonrpc: '2.0', id: stream.messages[0].id, result: {} }, session)
+    clock.forward(6 * minute)
     await stream.closed
     t.match(stream.messages.at(-1), { id: 1, error: timedOut })
   })
 
   test(`${topology}: a client that leaves a question open makes it fail, not the call`, async (t) => {
-    const { url, metric } = await start(t, { requestTimeoutMs: 300, clientInputMs: 800 })
+    const { url, metric, clock } = await start(t, { clientInputMs: 12 * minute })
     const session = await openSession(url, { capabilities: { sampling: {} } })
-    const startedAt = performance.now()
-    const { messages } = await post(url, call(1, 'ask', { method: 'sampling/createMessage' }), session)
-    t.ok(performance.now() - startedAt >= 795, 'after the time for input')
+    const stream = await streaming(url, session, call(1, 'ask', { method: 'sampling/createMessage' }))
+    await until(() => stream.messages.length > 0, 'the client is asked')
+    clock.forward(8 * minute)
+    await post(url, ping, session)
+    t.equal(stream.messages.length, 1, 'not before the time for input')
+    clock.forward(8 * minute)
+    await stream.closed
+    const { messages } = stream
     const [question, withdrawn] = messages
     t.match(withdrawn, { method: 'notifications/cancelled', params: { requestId: question.id } })
     t.match(messages.at(-1), { id: 1, result: { content: [{ text: /"code":-32603.*ERR_NO_CLIENT/ }] } })
@@ -155,34 +232,41 @@ for (const topology of ['per-session', 'shared']) {
   })
 
   test(`${topology}: waiting for the client ends with the longest time of a call too`, async (t) => {
-    const { url } = await start(t, { requestTimeoutMs: 300, maxRequestTimeoutMs: 900 })
+    const { url, clock } = await start(t, { maxRequestTimeoutMs: 12 * minute })
     const session = await openSession(url, { capabilities: { sampling: {} } })
     const asking = await streaming(url, session, call(1, 'ask', { method: 'sampling/createMessage' }))
+    await until(() => asking.messages.length > 0, 'the client is asked')
+    clock.forward(8 * minute)
+    await post(url, ping, session)
+    t.notOk(asking.isClosed())
+    clock.forward(8 * minute)
     await asking.closed
     t.match(asking.messages.at(-1), { id: 1, error: timedOut })
   })
 
   test(`${topology}: a cancellation reaches the server with the id it knows, and ends the response`, async (t) => {
-    const { url, metric } = await start(t, {})
+    const { url, metric, inFlight } = await start(t)
     const session = await openSession(url)
-    const plain = post(url, call('1', 'sleep', { ms: 1500 }), session)
-    const other = post(url, call(1, 'sleep', { ms: 1500 }), session)
+    const waiting = (name: string): object => ({ owner: 'me', call: name, steps: [] })
+    const plain = post(url, call('1', 'script', waiting('plain')), session)
+    const other = post(url, call(1, 'script', waiting('other')), session)
     const script = { owner: 'me', call: 'c', steps: ['progress', 'progress', 'log'] }
     const calling = streaming(url, session, call(2, 'script', script, { progressToken: 't' }))
-    await until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === 3, 'all are in flight')
+    await inFlight(3)
     await post(url, step('c'), session)
     const stream = await calling
     await until(() => stream.messages.length === 1, 'it streams')
     t.equal((await post(url, cancel('1', 'enough'), session)).status, 202)
     t.equal((await post(url, cancel(2), session)).status, 202)
-    await post(url, step('c', true), session)
+    for (const name of ['c', 'plain', 'other']) await post(url, step(name, true), session)
     t.equal((await plain).body, '', 'nothing is answered')
     await stream.closed
     t.equal(stream.messages.length, 1, 'nothing follows on the stream')
-    t.equal(textOf((await other).messages.at(-1)), 'slept 1500', 'the call with the number 1 was not meant')
+    const answered = JSON.parse(textOf((await other).messages.at(-1)))
+    t.equal(answered.call, 'other', 'the call with the number 1 was not meant')
     t.match(await cancelledAtServer(url, session), [
-      { tool: 'sleep', params: { requestId: Number } },
-      { tool: 'script', params: { requestId: Number } },
+      { name: 'plain', params: { requestId: Number } },
+      { name: 'c', params: { requestId: Number } },
     ])
     const dropped = (what: string) => metric(`mcp_sidecar_dropped_messages_total{reason="late_${what}"}`)
     await until(async () => (await dropped('answer')) === 2, 'late answers are dropped')
@@ -192,7 +276,7 @@ for (const topology of ['per-session', 'shared']) {
   })
 
   test(`${topology}: cancelling what is not in flight is accepted and does nothing`, async (t) => {
-    const { url } = await start(t, {})
+    const { url } = await start(t)
     const session = await openSession(url)
     await post(url, call(1, 'echo'), session)
     for (const id of [1, 99, 'x', null, undefined, { a: 1 }]) {
@@ -202,7 +286,7 @@ for (const topology of ['per-session', 'shared']) {
   })
 
   test(`${topology}: over WebSocket and HTTP+SSE nothing more comes for a cancelled call`, async (t) => {
-    const { base } = await start(t, {})
+    const { base } = await start(t)
     const socket = await openSocket(base, { version: '2025-11-25' })
     const sse = await openSse(base, { version: '2024-11-05' })
     for (const client of [socket, sse]) {
@@ -221,19 +305,26 @@ for (const topology of ['per-session', 'shared']) {
   })
 
   test(`${topology}: an answer that comes after the timeout is dropped`, async (t) => {
-    const { url, metric } = await start(t, { requestTimeoutMs: 400 })
+    const { url, metric, clock, inFlight } = await start(t)
     const session = await openSession(url)
-    const script = { owner: 'me', call: 'c', steps: [] }
-    t.match((await post(url, call(1, 'script', script), session)).json, { id: 1, error: timedOut })
-    const next = post(url, call(1, 'sleep', { ms: 100 }), session)
+    const waiting = (name: string): object => ({ owner: 'me', call: name, steps: [] })
+    const first = post(url, call(1, 'script', waiting('c')), session)
+    await inFlight(1)
+    // Its round trip takes the call to the server before the time is over.
+    await post(url, call('after it', 'echo'), session)
+    clock.forward(6 * minute)
+    t.match((await first).json, { id: 1, error: timedOut })
+    const next = post(url, call(1, 'script', waiting('next')), session)
+    await inFlight(1)
     await post(url, step('c'), session)
-    t.match((await next).json, { id: 1, result: { content: [{ text: 'slept 100' }] } })
     const late = () => metric('mcp_sidecar_dropped_messages_total{reason="late_answer"}')
     await until(async () => (await late()) === 1, 'the late answer is counted')
+    await post(url, step('next'), session)
+    t.match((await next).json, { id: 1, result: { content: [{ text: /"call":"next"/ }] } })
   })
 
   test(`${topology}: a client that disconnects has not cancelled; the rest waits for it`, async (t) => {
-    const { url, metric } = await start(t, {})
+    const { url, metric } = await start(t)
     const session = await openSession(url)
     const script = { owner: 'me', call: 'c', steps: ['progress', 'progress', 'progress'] }
     const calling = streaming(url, session, call(1, 'script', script, { progressToken: 't' }))
@@ -257,7 +348,7 @@ for (const topology of ['per-session', 'shared']) {
   })
 
   test(`${topology}: a question goes to a call whose connection still stands`, async (t) => {
-    const { url, metric } = await start(t, {})
+    const { url, metric } = await start(t)
     const session = await openSession(url, { capabilities: { sampling: {} } })
     const calling = async (count: number): Promise<void> =>
       until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === count, `${count} calls in flight`)
@@ -266,7 +357,7 @@ for (const topology of ['per-session', 'shared']) {
     await calling(1)
     const stop = new AbortController()
     const headers = { ...session, 'Content-Type': 'application/json', Accept: accept }
-    const body = JSON.stringify(call(2, 'sleep', { ms: 1500 }))
+    const body = JSON.stringify(call(2, 'script', { owner: 'me', call: 'lost', steps: [] }))
     const lost = fetch(url, { method: 'POST', headers, body, signal: stop.signal })
     await calling(2)
     stop.abort()
@@ -276,25 +367,27 @@ for (const topology of ['per-session', 'shared']) {
     await post(url, step('c'), session)
     const asked = await Promise.race([asking, calling(1)])
     t.ok(asked, 'the client is asked before the lost call ends')
+    await post(url, step('lost'), session)
     await post(url, { jsonrpc: '2.0', id: 0, result: {} }, session)
     await post(url, step('c', true), session)
     await (await asking).closed
   })
 
   test(`${topology}: a client that disconnects before anything was streamed has not cancelled`, async (t) => {
-    const { url, metric } = await start(t, {})
+    const { url, inFlight } = await start(t)
     const session = await openSession(url)
     const stop = new AbortController()
     const calling = fetch(url, {
       method: 'POST',
       headers: { ...session, 'Content-Type': 'application/json', Accept: accept },
-      body: JSON.stringify(call(1, 'sleep', { ms: 400 })),
+      body: JSON.stringify(call(1, 'script', { owner: 'me', call: 'c', steps: [] })),
       signal: stop.signal,
     })
-    await until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === 1, 'the call is in flight')
+    await inFlight(1)
     stop.abort()
     await t.rejects(calling)
-    await until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === 0, 'the call is done')
+    await post(url, step('c'), session)
+    await inFlight(0)
     t.strictSame(await cancelledAtServer(url, session), [])
     t.equal((await post(url, call(1, 'echo'), session)).status, 200, 'the session and the id go on')
   })

@@ -30,7 +30,7 @@ const policy = (url: string, rest: Partial<RedisPolicy> = {}): RedisPolicy => ({
   caFile: undefined,
   prefix: 'test',
   whenAway: 'local',
-  timeoutMs: 2000,
+  timeoutMs: 10_000,
   ...rest,
 })
 
@@ -80,12 +80,16 @@ t.test('two replicas share each limit', async (t) => {
 
 t.test('a window in Redis ends after its time, to the millisecond and not by the second', async (t) => {
   const server = await startRedis(t)
-  const rates = await replica(t, server.url, [limit('user', 1, { windowMs: 1700 })])
+  const windowMs = 60_700
+  const rates = await replica(t, server.url, [limit('user', 1, { windowMs })])
+  const before = performance.now()
   t.equal(await passed(rates, input(alice), 3), 1)
   const client = inspector(t, server)
   const [key] = (await client.keys('test:*:*')) as [string]
   const left = await client.pttl(key)
-  t.ok(left > 1000 && left <= 1700, `${left} ms are left`)
+  const most = Math.ceil(performance.now() - before)
+  // The clock of Redis and ours may differ by a little.
+  t.ok(left <= windowMs && left >= windowMs - most - 50, `${left} ms are left after at most ${most} ms`)
   await client.pexpire(key, 1)
   await soon(async () => (await client.exists(key)) === 0, 'the window ends')
   t.equal(await passed(rates, input(alice), 2), 1)
@@ -217,12 +221,12 @@ t.test('requests that are under way when Redis dies are counted here or refused;
 t.test('a Redis that does not answer is away after the timeout, and is not waited for again', async (t) => {
   const server = await startRedis(t)
   const limits = [limit('user', 3, { windowMs: day }), limit('ip', 100, { windowMs: day })]
-  const rates = await replica(t, server.url, limits, { timeoutMs: 150 })
+  const rates = await replica(t, server.url, limits, { timeoutMs: 1500 })
   server.freeze()
   const before = performance.now()
   t.equal(await passed(rates, input(alice), 1), 1)
   const waited = performance.now() - before
-  t.ok(waited > 100 && waited < 2000, `the first waited ${Math.round(waited)} ms`)
+  t.ok(waited > 1400 && waited < 15_000, `the first waited ${Math.round(waited)} ms`)
   t.same(
     rates.logs.map(({ fields }) => fields),
     [{ redis: server.url, reason: 'Command timed out' }],

@@ -42,7 +42,7 @@ function files(
     certFile: write('tls.crt', given.cert ?? server.chain),
     keyFile: write('tls.key', given.key ?? server.key),
     minVersion: given.minVersion ?? 'TLSv1.2',
-    handshakeTimeoutMs: 500,
+    handshakeTimeoutMs: 60_000,
     client: bundles && {
       caFiles: bundles.map((text, i) => write(`ca${i}.crt`, text)),
       crlFiles: given.crl === undefined ? [] : [write('list.crl', given.crl)],
@@ -149,7 +149,7 @@ t.test('TLS 1.2 can be ruled out', async (t) => {
 })
 
 t.test('whoever does not finish the handshake is cut off', async (t) => {
-  const { port } = await running(t, files(t))
+  const { port } = await running(t, { ...files(t), handshakeTimeoutMs: 500 })
   const silent = connectPlain(port, '127.0.0.1')
   t.teardown(() => silent.destroy())
   await new Promise((closed) => silent.on('close', closed).on('error', () => {}))

@@ -258,13 +258,13 @@ t.test('a process in which a call was given up is used by none that may be asked
 })
 
 t.test('until its late answer has come', async (t) => {
-  const { tool, pid, started } = start(t, { options: { poolSize: 1 } })
+  const { tool, pid, started, metrics } = start(t, { options: { poolSize: 1 } })
   const own = await pid()
   const slow = tool('sleep', { ms: 100 })
-  await sleep(20)
+  t.not(slow.lease.instance, '', 'it was given the process at once')
   slow.handle.cancel('gone')
   slow.lease.release()
-  await sleep(400)
+  await until(() => metrics.drops.get('late_answer') === 1, 'the late answer')
   t.equal(await pid(), own)
   t.equal(started(), 1)
 })
@@ -292,7 +292,7 @@ t.test('nor when that process is under suspicion, or waits for another client', 
       other.handle.cancel('gone')
       other.lease.release()
     }
-    const again = tool('pid', {}, { instance }, 'alice', 3000)
+    const again = tool('pid', {}, { instance }, 'alice', 12_000)
     await again.over()
     t.equal(again.error, undefined, `${trouble}: another process does what this one cannot`)
   }
@@ -478,8 +478,10 @@ t.test('log messages are those of the only call under way', async (t) => {
   const { tool, shared, metrics } = start(t, { options: { poolSize: 1 } })
   const one = await tool('log-at', { level: 'info', data: 1 }, { logLevel: 'info' }).over()
   t.match(one.notified.map(parsed), [{ params: { level: 'info', data: 1 } }])
-  const busy = tool('sleep', { ms: 200 }, { logLevel: 'info' })
+  const busy = tool('ask', asks, { logLevel: 'info' })
+  await until(() => busy.asked.length === 1, 'it runs', 15_000)
   const beside = await shared('tools/call', { name: 'log', arguments: { level: 'error', data: 2 } }).over()
+  busy.reply({ roots: [] })
   await busy.over()
   t.same([busy.notified, beside.notified], [[], []], 'beside another one nothing is certain')
   t.equal(metrics.drops.get('unattributable'), 1)
@@ -502,9 +504,11 @@ t.test('a call that wants less does not silence one that wants more', async (t) 
 
 t.test('questions outside of any call', async (t) => {
   const { tool, metrics } = start(t)
-  await tool('ask-later', { ...asks, ms: 5 }).over()
-  await tool('ask-later', { method: 'sampling/createMessage', ms: 5 }).over()
-  await sleep(200)
+  for (const [i, args] of [asks, { method: 'sampling/createMessage' }].entries()) {
+    await tool('ask-later', { ...args, ms: 5 }).over()
+    // Any other call might be the one that it asks in.
+    await until(() => metrics.drops.get('server_request_nobody') === i + 1, 'it asks', 15_000)
+  }
   const said = (await tool('notifications').over()).text.filter(
     ({ response }: Json) => response !== undefined,
   )
@@ -522,7 +526,7 @@ t.test('calls whose clients cannot be asked share, until a server asks', async (
   const calls = [1, 2, 3].map(() => tool('sleep', { ms: 200 }, { use: 'unasked' }))
   await Promise.all(calls.map((each) => each.over()))
   t.equal(started(), 1)
-  const sleeping = tool('sleep', { ms: 300 }, { use: 'unasked' })
+  const sleeping = tool('sleep', { ms: 1500 }, { use: 'unasked' })
   const asking = tool('ask', { method: 'sampling/createMessage' }, { use: 'unasked' })
   await asking.over()
   t.match(asking.text, { error: { code: -32601 } }, 'whose question it is cannot be told')

@@ -291,10 +291,14 @@ test('calls wait while the server starts, and no longer than they may', async (t
   given.handle?.cancel('not any more')
   const hasty = new Caller(modernRequest('tools/call', { name: 'pid' }))
   hasty.deadline = { timeoutMs: 100, maxMs: 100, inputMs: 100 }
+  const fail = hasty.fail.bind(hasty)
+  hasty.fail = (error) => {
+    t.equal(early.outcomes, 0)
+    fail(error)
+  }
   pool.call(hasty)
   await over(hasty)
   t.equal(hasty.code, 'ERR_TIMEOUT')
-  t.equal(early.outcomes, 0)
   t.match(await pool.discovered(), { supportedVersions: ['2026-07-28'] })
   await over(early)
   t.equal(early.result.content[0].text, String(pids.pids[0]))
@@ -305,7 +309,7 @@ test('calls wait while the server starts, and no longer than they may', async (t
   t.match(pool.discovered(), { supportedVersions: ['2026-07-28'] }, 'that stays known')
   const next = begin('pid')
   await over(next)
-  t.equal(next.result.content[0].text, String(pids.pids[1]))
+  t.ok(pids.pids.slice(1).includes(Number(next.result.content[0].text)), 'the process that followed')
   await over(begin('change', { list: 'tools' }))
   t.same(attendant.methods, [changed('tools')])
 })
@@ -367,7 +371,7 @@ test('a retired pool serves whoever attends, and ends with the last of them', as
   await says('change', { list: 'tools' })
   t.same(two.methods, [changed('tools')])
   two.stop()
-  await pids.gone(2000)
+  await pids.gone()
   const late = begin('pid')
   await over(late)
   t.equal(late.code, 'ERR_UPSTREAM_EXIT')
@@ -377,7 +381,7 @@ test('a retired pool serves whoever attends, and ends with the last of them', as
   const unused = run(t)
   await unused.says('pid')
   unused.pool.retire()
-  await unused.pids.gone(2000)
+  await unused.pids.gone()
 
   const busy = run(t, [], { idleMs: 200 })
   const call = busy.begin('slow', { ms: 500 })
@@ -387,7 +391,7 @@ test('a retired pool serves whoever attends, and ends with the last of them', as
   attendant.stop()
   await over(call)
   t.match(call.result, { content: [{ text: 'slept 500' }] }, 'a call keeps it, too')
-  await busy.pids.gone(2000)
+  await busy.pids.gone()
 })
 
 test('a retired pool starts no process again when the one it has ends', async (t) => {
@@ -427,7 +431,7 @@ test('each principal has a process of its own, as long as it attends', async (t)
   t.ok(alive(b))
   hers.stop()
   await until(() => !alive(b), 'so does the other')
-  t.equal(pool.processes, 0)
+  await until(() => pool.processes === 0, 'nor is it counted')
   t.equal(pool.ready, true, 'that is no reason to send no more calls')
   t.match(pool.discovered(), { supportedVersions: ['2026-07-28'] })
   await says('pid', {}, alice)
@@ -445,7 +449,7 @@ test('with a process for each principal, a retired pool ends each when it can', 
   await until(() => !alive(a), 'nor there')
   t.equal(await says('pid', {}, bob), String(b))
   hers.stop()
-  await pids.gone(2000)
+  await pids.gone()
 })
 
 test('at the limit nobody attends in vain', async (t) => {

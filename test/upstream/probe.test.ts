@@ -120,6 +120,9 @@ function manualClock(): { clock: Clock; pass(ms: number): void } {
   return { clock, pass }
 }
 
+/** For what is to be answered before the probe loses patience: a second of it is ten. */
+const patient: Clock = { ...systemClock, after: (ms, then) => systemClock.after(ms * 10, then) }
+
 const discovered = {
   resultType: 'complete',
   supportedVersions: ['2099-01-01', '2026-07-28'],
@@ -153,7 +156,7 @@ async function isLegacy(t: Test, started: Started, reason: string | RegExp, cert
 }
 
 t.test('a modern server is found and its process handed over', async (t) => {
-  const started = start(t, modern)
+  const started = start(t, modern, { clock: patient })
   const found = await started.result
   t.equal(found.era, 'modern')
   if (found.era !== 'modern') return
@@ -186,10 +189,11 @@ t.test('nothing a modern server says before it has an owner does harm', async (t
     '{"jsonrpc":"2.0","id":99,"result":{}}',
     'garbage',
   ].map((line) => `echo '${line}'`)
-  const started = start(t, {
+  const server = {
     start: chatter.slice(0, 2).join(';'),
     discover: [modern.discover, ...chatter].join(';'),
-  })
+  }
+  const started = start(t, server, { clock: patient })
   const found = await started.result
   t.equal(found.era, 'modern')
   if (found.era !== 'modern') return
@@ -327,7 +331,7 @@ t.test('an answer that is too large, or no JSON-RPC, is one, too', async (t) => 
 
 t.test('a refused version is asked for once more if the server lists it', async (t) => {
   const discover = `if [ -z "$again" ]; then again=1; ${refuse}; else ${modern.discover}; fi`
-  const started = start(t, { discover })
+  const started = start(t, { discover }, { clock: patient })
   const found = await started.result
   t.equal(found.era, 'modern')
   t.type(found.era === 'modern' && found.link, 'object')
