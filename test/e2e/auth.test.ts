@@ -14,11 +14,13 @@ import {
   call,
   collect,
   follow,
+  held,
   initialize,
   open,
   openSession,
   post,
   type RawResponse,
+  released,
   send,
 } from '../support/wire.ts'
 
@@ -263,12 +265,14 @@ t.test('a connection on which someone was let in lets nobody else in', async (t)
 })
 
 t.test('the calls of one principal do not use up what another may have in flight', async (t) => {
-  const waiting = Array.from({ length: 5 }, (_, i) => post(url, call(`w${i}`, 'sleep', { ms: 300 }), session))
+  const ids = Array.from({ length: 5 }, (_, i) => `w${i}`)
+  const waiting = ids.map((id) => post(url, held(id), session))
   await until(async () => (await metric('mcp_sidecar_calls_in_flight')) === 5, 'five are in flight')
   refused(t, await post(url, call('sixth', 'echo'), session), 503, 'ERR_OVERLOADED', 'sixth')
   const other = await openSession(url, { headers: bob })
   t.equal((await post(url, call(1, 'echo'), other)).status, 200)
-  await Promise.all(waiting)
+  for (const id of ids) await post(url, released(id), session)
+  for (const { status } of await Promise.all(waiting)) t.equal(status, 200)
   await send(url, 'DELETE', other)
 })
 

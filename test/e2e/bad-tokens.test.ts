@@ -2,14 +2,14 @@ import { createPublicKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { hashPassword } from '../../src/authn/password-hash.ts'
 import { configFile } from '../support/config-file.ts'
 import { forwardClock } from '../support/forward-clock.ts'
 import { hmac, jwtOf, signingKey } from '../support/jwt-keys.ts'
 import { folder } from '../support/processes.ts'
 import { cut, html, json, redirect, scriptedIssuer, silence } from '../support/scripted-issuer.ts'
-import { startTestSidecar, until } from '../support/sidecar.ts'
+import { type LogLine, startTestSidecar, until } from '../support/sidecar.ts'
 import { alike, type Headers, waysInto } from '../support/ways-in.ts'
 import { initialize, post, type RawResponse } from '../support/wire.ts'
 
@@ -28,7 +28,6 @@ issuer.answers['/list'] = json([key.jwk])
 
 const troubled = {
   down: /cannot be had: GET .*\/down: (socket hang up|it ended)/,
-  slow: /cannot be had: GET .*\/slow: it did not answer in full within 200 ms/,
   redirect: /cannot be had: GET .*\/redirect: .*a redirect \(302\), and none is followed/,
   html: /cannot be had: GET .*\/html: .*HTML or XML \(text\/html\), not JSON/,
   large: /cannot be had: GET .*\/large: .*more than 1048576 bytes/,
@@ -42,7 +41,7 @@ const staticToken = 'static-0123456789-abcdefghij'
 const password = await hashPassword('right-password-1')
 const methods = {
   resource,
-  fetching: { allowHttp: true, allowPrivateAddresses: true, timeout: '200ms' },
+  fetching: { allowHttp: true, allowPrivateAddresses: true },
   bearer: { tokenFile: 'tokens' },
   basic: { passwordFile: 'passwords' },
   jwt: [
@@ -218,10 +217,30 @@ const body =
   '{"jsonrpc":"2.0","error":{"code":401,"message":"Authentication is required.",' +
   '"data":{"source":"mcp-sidecar","reason":"ERR_AUTH","requestId":"ID"}}}'
 
-const refusalOf = ({ headers }: RawResponse): Readonly<Record<string, unknown>> | undefined =>
-  logs.find(
+const refusalOf = (
+  { headers }: RawResponse,
+  all: readonly LogLine[] = logs,
+): Readonly<Record<string, unknown>> | undefined =>
+  all.find(
     ({ text, fields }) => text === 'request refused' && fields['requestId'] === headers['x-request-id'],
   )?.fields
+
+/** The answer to these credentials is that to all bad ones. */
+function isRefused(t: Test, answer: RawResponse, sent: Headers, what: string): void {
+  const { status, headers, body: text } = alike(answer) as { status: number; headers: Headers; body: string }
+  const { 'content-length': length, ...rest } = headers
+  const isBearer = !String(sent['Authorization']).startsWith('Basic')
+  t.same(
+    { status, headers: rest, body: text },
+    {
+      status: 401,
+      headers: { 'content-type': 'application/json', 'www-authenticate': challenge(isBearer) },
+      body,
+    },
+    what,
+  )
+  t.equal(Number(length), answer.body.length)
+}
 
 t.test('good credentials are let in on every way', async (t) => {
   for (const [name, way] of Object.entries(ways)) {
@@ -240,23 +259,7 @@ for (const [name, way] of Object.entries(ways)) {
     for (const [what, [headers, why]] of Object.entries(bad)) {
       // The log has a hundred refusals of a second, and counts the others.
       const [answer] = await Promise.all([way(headers), pause(15)])
-      const {
-        status,
-        headers: told,
-        body: text,
-      } = alike(answer) as { status: number; headers: Headers; body: string }
-      const { 'content-length': length, ...rest } = told
-      const isBearer = !String(headers['Authorization']).startsWith('Basic')
-      t.same(
-        { status, headers: rest, body: text },
-        {
-          status: 401,
-          headers: { 'content-type': 'application/json', 'www-authenticate': challenge(isBearer) },
-          body,
-        },
-        what,
-      )
-      t.equal(Number(length), answer.body.length)
+      isRefused(t, answer, headers, what)
       const line = refusalOf(answer)
       if (line === undefined) suppressed++
       else t.match(line['detail'], why, `${what}, in the log`)
@@ -265,6 +268,28 @@ for (const [name, way] of Object.entries(ways)) {
     t.equal(suppressed, 0, 'each is in the log')
   })
 }
+
+t.test('neither can a token be told whose issuer answers nothing in time', async (t) => {
+  // A sidecar of its own: what is short for this issuer would be for the others, too.
+  const auth = {
+    ...methods,
+    fetching: { ...methods.fetching, timeout: '200ms' },
+    jwt: [{ issuer: nameOf('slow'), jwksUrl: `${issuer.url}/slow` }],
+  }
+  const sidecar = await startTestSidecar(t, {
+    flags: configFile(t, { auth, listen: { webSocket: true } }, files),
+  })
+  const headers = bearer(key.token(claims({ iss: nameOf('slow') })))
+  for (const [name, way] of Object.entries(waysInto(sidecar.base))) {
+    const answer = await way(headers)
+    isRefused(t, answer, headers, name)
+    t.match(
+      refusalOf(answer, sidecar.logs)?.['detail'],
+      /cannot be had: GET .*\/slow: it did not answer in full within 200 ms/,
+      `${name}, in the log`,
+    )
+  }
+})
 
 t.test('the audit log says the same as the log', async (t) => {
   // biome-ignore lint/suspicious/noExplicitAny: lines of any shape

@@ -275,46 +275,49 @@ t.test('with all, the password names the principal, and the session wants both e
 })
 
 /**
- * Milliseconds of the fastest of some requests of two kinds, which take turns: what other processes take from this one only
- * adds to them, and to both alike.
+ * Milliseconds of the fastest of some requests of two kinds, which take turns. What other processes take from this one only
+ * adds to them: while the two are not alike, there are more.
  */
 async function fastest(
-  count: number,
+  alike: (first: number, second: number) => boolean,
   url: string,
   ...kinds: readonly [() => Credential, () => Credential]
 ): Promise<[number, number]> {
   const best: [number, number] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]
-  for (let i = 0; i < count * 2; i++) {
-    const kind = (i % 2) as 0 | 1
-    const start = performance.now()
-    t.equal((await post(url, initialize(), kinds[kind]())).status, 401)
-    best[kind] = Math.min(best[kind], performance.now() - start)
+  for (let round = 0; round < 6 || (round < 60 && !alike(...best)); round++) {
+    for (const kind of [0, 1] as const) {
+      const start = performance.now()
+      t.equal((await post(url, initialize(), kinds[kind]())).status, 401)
+      best[kind] = Math.min(best[kind], performance.now() - start)
+    }
   }
   return best
 }
 
 t.test('an unknown name takes as long as a wrong password', async (t) => {
   let n = 0
+  const alike = (known: number, unknown: number): boolean => unknown > known / 3 && unknown < known * 3
   const [known, unknown] = await fastest(
-    6,
+    alike,
     any.url,
     () => basic('bob', `wrong ${++n}`),
     () => basic(`nobody${++n}`, `wrong ${n}`),
   )
   t.ok(known > 5, `a wrong password is worked on: ${known} ms`)
-  t.ok(unknown > known / 3 && unknown < known * 3, `${unknown} ms, not far from ${known} ms`)
+  t.ok(alike(known, unknown), `${unknown} ms, not far from ${known} ms`)
 })
 
 t.test('with all, the time of a refusal does not tell that the password was right', async (t) => {
   let n = 0
   const bad = key('wrong-0123456789')
+  const alike = (wrong: number, right: number): boolean => right > wrong / 3
   const [wrong, right] = await fastest(
-    6,
+    alike,
     all.url,
     () => ({ ...basic('eve', `wrong ${++n}`), ...bad }),
     () => ({ ...basic('eve', 'eve has one'), ...bad }),
   )
-  t.ok(right > wrong / 3, `${right} ms with the right password, ${wrong} ms with a wrong one`)
+  t.ok(alike(wrong, right), `${right} ms with the right password, ${wrong} ms with a wrong one`)
 })
 
 t.test('who has failed too often is not worked for, and static secrets go on', async (t) => {
@@ -521,7 +524,9 @@ t.test('the start report names the methods, and its client configuration lets a 
 })
 
 t.test('the program takes changed files by itself, a bad one not, and says so', async (t) => {
-  const flags = configFile(t, { auth: { basic: methods.basic, apiKey: methods.apiKey } }, files)
+  // It is asked until a file is taken, however often.
+  const failures = { attempts: 1_000_000 }
+  const flags = configFile(t, { auth: { basic: methods.basic, apiKey: methods.apiKey, failures } }, files)
   const place = dirname(flags.config)
   const cli = await startCli(t, ['--config', flags.config])
   const status = async (headers: Credential): Promise<number> =>

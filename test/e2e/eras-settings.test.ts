@@ -129,7 +129,7 @@ function shellServer(file: string, { start = ':', discover, initialize = initial
 }
 
 /** Fails before an SDK does: a minute is too long for a client to be told that it can go on. */
-async function soon<T>(promise: Promise<T>, name: string, ms = 15_000): Promise<T> {
+async function soon<T>(promise: Promise<T>, name: string, ms = 40_000): Promise<T> {
   promise.catch(() => {})
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {

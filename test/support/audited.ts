@@ -42,7 +42,7 @@ export function auditLog(file: string, mark: (id: string) => Promise<unknown> = 
     text,
     lines,
     one: async (fits, what) => {
-      await until(() => lines().some(fits), `the audit log holds ${what}`, 10_000)
+      await until(() => lines().some(fits), `the audit log holds ${what}`)
       return lines().find(fits)
     },
     added: async (act) => {

@@ -80,6 +80,16 @@ export const call = (id: string | number, name: string, args: object = {}, meta?
   params: { name, arguments: args, ...(meta === undefined ? {} : { _meta: meta }) },
 })
 
+/** A call that the scripted server leaves open until it is {@link released}, whatever time that takes. */
+export const held = (id: string | number) => call(id, 'script', { call: String(id), steps: [] })
+
+/** What has the server answer that call. */
+export const released = (id: string | number) => ({
+  jsonrpc: '2.0',
+  method: 'notifications/step',
+  params: { call: String(id) },
+})
+
 /** A Streamable HTTP session: its headers, for further requests. */
 export async function openSession(
   url: string,
@@ -121,17 +131,25 @@ export interface Following {
 /** Reads an open event stream until closed. */
 export function follow(response: IncomingMessage): Following {
   const events: SseEvent[] = []
+  const messages: unknown[] = []
   let text = ''
-  let rest = ''
+  /** Of an event that is not complete yet; a large one comes in many parts, of which none is looked at twice. */
+  let rest: string[] = []
+  let last = ''
   let isClosed = false
   response.setEncoding('utf8')
   response.on('data', (part: string) => {
     text += part
-    rest += part
-    const end = rest.lastIndexOf('\n\n')
-    if (end < 0) return
-    events.push(...parseEvents(rest.slice(0, end + 2)))
-    rest = rest.slice(end + 2)
+    const end = `${last}${part}`.lastIndexOf('\n\n')
+    const complete = end < 0 ? 0 : end + 2 - last.length
+    if (complete > 0) {
+      const come = parseEvents([...rest, part.slice(0, complete)].join(''))
+      events.push(...come)
+      messages.push(...messagesOf(come))
+      rest = []
+    }
+    rest.push(part.slice(complete))
+    last = part.slice(complete).slice(-1)
   })
   const closed = new Promise<void>((resolve) => {
     response.once('close', () => {
@@ -144,7 +162,7 @@ export function follow(response: IncomingMessage): Following {
     response,
     events,
     get messages() {
-      return messagesOf(events)
+      return [...messages]
     },
     text: () => text,
     isClosed: () => isClosed,
