@@ -36,7 +36,7 @@ export async function start(image, flags, args, confinement = hardening) {
 }
 
 /** Runs a container to its end; returns its exit code and what it printed. */
-export function runToEnd(image, flags, args, timeoutMs = 30_000) {
+export function runToEnd(image, flags, args, timeoutMs = 60_000) {
   const [, command] = run(['--rm', ...hardening, ...flags])
   return podman([...command, image, ...args], { timeoutMs })
 }
@@ -48,11 +48,11 @@ export const inside = (name, script, ...args) =>
 /** Waits until the sidecar in a container, and the server behind it, answer. */
 export async function ready(name) {
   const script = `
-    for (let last = Date.now() + 30_000; Date.now() < last; await new Promise((resolve) => setTimeout(resolve, 100))) {
+    for (let last = Date.now() + 50_000; Date.now() < last; await new Promise((resolve) => setTimeout(resolve, 100))) {
       const response = await fetch('http://127.0.0.1:9090/readyz').catch(() => undefined)
       if (response?.ok) process.exit(0)
     }
-    throw new Error('not ready after 30 s')`
+    throw new Error('not ready after 50 s')`
   try {
     await inside(name, script)
   } catch (error) {
@@ -66,10 +66,17 @@ export async function processes(name) {
   const script = `
     import { readFileSync, readdirSync } from 'node:fs'
     const others = readdirSync('/proc').filter((entry) => /^[0-9]+$/.test(entry) && entry !== String(process.pid))
-    console.log(JSON.stringify(others.map((pid) => ({
+    const look = (pid) => ({
       ...Object.fromEntries(readFileSync('/proc/' + pid + '/status', 'utf8').trim().split('\\n').map((line) => line.split(/:\\s*/))),
       command: readFileSync('/proc/' + pid + '/cmdline', 'utf8').split('\\0').slice(0, -1).join(' '),
-    }))))`
+    })
+    console.log(JSON.stringify(others.flatMap((pid) => {
+      try {
+        return [look(pid)]
+      } catch {
+        return [] // It has just ended.
+      }
+    })))`
   return JSON.parse(await inside(name, script))
 }
 

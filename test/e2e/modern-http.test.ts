@@ -28,8 +28,7 @@ import { openSocket, openSse } from '../support/streams.ts'
 import { bearerTokens } from '../support/tokens.ts'
 import { accept, call, type Following, follow, open, openSession, post, send } from '../support/wire.ts'
 
-const keepAliveMs = 100
-const config = { listen: { keepAliveMs, webSocket: true }, limits: { sessionQueueBytes: 64 * 1024 } }
+const config = { listen: { webSocket: true }, limits: { sessionQueueBytes: 64 * 1024 } }
 const start = (t: Test, command: readonly string[], more: object = {}): Promise<TestSidecar> =>
   startTestSidecar(t, { command, config: { ...config, ...more } })
 
@@ -642,13 +641,18 @@ t.test('errors of the server that say what was wrong have the status to match', 
 })
 
 t.test('a quiet stream is kept open with comments', async (t) => {
-  for (const { url } of [ours, scripted]) {
-    const stream = await listening(url, 1, { toolsListChanged: true })
+  const keepAliveMs = 100
+  // Of their own: a WebSocket would be cut off if the machine kept its pong that long.
+  const quick = (file: string) =>
+    startTestSidecar(t, { command: serverCommand(file), config: { listen: { keepAliveMs } } })
+  const [{ url }, legacy] = await Promise.all([quick('modern-server.mjs'), quick('scripted-server.mjs')])
+  for (const { url: at } of [{ url }, legacy]) {
+    const stream = await listening(at, 1, { toolsListChanged: true })
     t.equal(stream.response.headers['x-accel-buffering'], 'no')
     await until(() => (stream.text().match(/^:\n\n/gm) ?? []).length >= 3, 'three comments')
     stream.cut()
   }
-  const running = begin(url, tool('k', 'progress', { count: 2, ms: 4 * keepAliveMs }, { token: 'k' }))
+  const running = begin(url, tool('k', 'progress', { count: 2, ms: 12 * keepAliveMs }, { token: 'k' }))
   const answer = await running.answer
   t.match(answer?.body, /^:$/m, 'while a call is quiet between two steps')
   t.equal(answer?.messages.length, 3)
@@ -1066,16 +1070,12 @@ t.test(
       const { url } = await start(t, serverCommand(file))
       const stream = await listening(url, 'mine', { resourceSubscriptions: [uri] })
       const updates = async (count: number): Promise<void> => {
-        await until(
-          async () => {
-            if (notes(stream, method).length >= count) return true
-            // It fails while there is no process.
-            await ask(url, tool(1, ...touch))
-            return false
-          },
-          `update ${count}`,
-          8000,
-        )
+        await until(async () => {
+          if (notes(stream, method).length >= count) return true
+          // It fails while there is no process.
+          await ask(url, tool(1, ...touch))
+          return false
+        }, `update ${count}`)
       }
       await updates(1)
       const pid = Number(await toolSays(url, 'pid'))
@@ -1095,7 +1095,7 @@ t.test(
 )
 
 t.test('at the shutdown listeners get their result, and stop() does not wait for them', async (t) => {
-  const graceMs = 8000
+  const graceMs = 40_000
   for (const file of ['modern-server.mjs', '../support/interview-server.mjs']) {
     const pids = pidFile(t)
     const { url, base, sidecar } = await startTestSidecar(t, {
@@ -1146,7 +1146,7 @@ t.test('who does not read is cut off and holds up nobody', async (t) => {
     )
     const started = performance.now()
     for (let i = 0; i < 10; i++) t.equal((await ask(url, tool(i, 'pid'))).status, 200)
-    t.ok(performance.now() - started < 3000, 'others are served')
+    t.ok(performance.now() - started < 15_000, 'others are served')
     const gone = async (): Promise<boolean> =>
       (await metric('mcp_sidecar_dropped_messages_total{reason="slow_reader"')) === 1
     await until(gone, 'it is given up')

@@ -255,12 +255,8 @@ t.test('old protocols and weak ciphers are not spoken', async (t) => {
 t.test(
   'a listener without client certificates speaks what it was told to, and waits for no handshake',
   async (t) => {
-    const limits = { headerTimeoutMs: 300 }
-    const strict = await secured(t, {
-      tls: { minVersion: 'TLSv1.3' },
-      auth: { bearer: { tokenFile: 'tokens' } },
-      options: { config: { limits, server: { warmSpares: 0 } } },
-    })
+    const setup: Setup = { tls: { minVersion: 'TLSv1.3' }, auth: { bearer: { tokenFile: 'tokens' } } }
+    const strict = await secured(t, setup)
     t.ok((startReport(strict.sidecar).fields['enforced'] as string[]).includes('TLS, TLSv1.3 or newer'))
     t.match(await handshake(strict.port, { ...tlsOf(), maxVersion: 'TLSv1.2' }), /PROTOCOL_VERSION/)
     const { url } = await strict.as()
@@ -270,12 +266,19 @@ t.test(
       401,
       'a certificate is nothing here',
     )
-    const silent = new RawConnection(strict.port)
+    const limits = { headerTimeoutMs: 300 }
+    const hasty = await secured(t, { ...setup, options: { config: { limits, server: { warmSpares: 0 } } } })
+    const silent = new RawConnection(hasty.port)
     await until(() => silent.ended || silent.closed, 'who says nothing is left')
-    const half = new RawConnection(strict.port).write(Buffer.from('160301020001', 'hex'))
+    const half = new RawConnection(hasty.port).write(Buffer.from('160301020001', 'hex'))
     await until(() => half.ended || half.closed, 'who stops in the middle, too')
     for (const each of [silent, half]) each.close()
-    t.equal(await knock(url, robot), letIn)
+    const there = await hasty.as()
+    // On a busy machine an honest handshake may take longer than that, too.
+    await until(
+      async () => (await knock(there.url, robot).catch(() => undefined)) === letIn,
+      'others are let in',
+    )
   },
 )
 
@@ -574,14 +577,14 @@ t.test('with all, rules may be about the certificate beside the token, of each r
 t.test('what a certificate opened ends with it, and no earlier', async (t) => {
   const clock = forwardClock()
   const sidecar = await secured(t, { certificate: {}, options: { clock } })
-  const short = teams.issue({ ...spiffe('short'), notAfter: Date.now() + 60_000 })
+  const short = teams.issue({ ...spiffe('short'), notAfter: Date.now() + 120_000 })
   const kept = oneConnection(t, sidecar.url, tlsOf(short))
   t.equal((await kept.send('DELETE')).status, letIn)
   const ends = await longWays(await sidecar.as(short))
   const stays = await longWays(await sidecar.as(teams.issue(spiffe('long'))))
-  clock.forward(50_000)
+  clock.forward(60_000)
   t.same(ends.isOpen(), allOpen, 'not before')
-  clock.forward(11_000)
+  clock.forward(61_000)
   await until(() => !ends.isOpen().includes(true), `all are closed, not ${ends.isOpen()}`)
   t.match(ends.socket.closed(), { code: 4401 })
   const { answer, why } = await explained(sidecar.logs, () => kept.send('DELETE'))

@@ -15,6 +15,7 @@ import { ask, said, tool } from '../support/modern.ts'
 import { Application, connectTo } from '../support/oauth-client.ts'
 import { folder } from '../support/processes.ts'
 import { refused } from '../support/refusal.ts'
+import { explained } from '../support/refusals.ts'
 import { startTestSidecar, type TestSidecar, until } from '../support/sidecar.ts'
 import { openSocket, openSse } from '../support/streams.ts'
 import { bearerTokens } from '../support/tokens.ts'
@@ -81,10 +82,12 @@ const bearer = (token: string): Record<string, string> => ({ Authorization: `Bea
 
 /** `in`, or what the log says of the refusal. */
 async function knock(token: string, { url, logs }: TestSidecar = sidecar): Promise<unknown> {
-  const { status } = await send(url, 'DELETE', bearer(token))
+  const asked = (): Promise<RawResponse> => send(url, 'DELETE', bearer(token))
+  const first = [await asked()]
   // Past the door a session is missed.
-  if (status === 400) return 'in'
-  return `${status} ${logs.findLast(({ text }) => text === 'request refused')?.fields['detail']}`
+  if (first[0]?.status === 400) return 'in'
+  const { answer, why } = await explained(logs, async () => first.pop() ?? (await asked()))
+  return `${answer.status} ${why}`
 }
 
 const challengeOf = ({ headers }: RawResponse) =>

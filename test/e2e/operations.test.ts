@@ -1,6 +1,7 @@
 import tap, { type Test } from 'tap'
 import { startSidecar } from '../../src/main.ts'
 import { createLogger } from '../../src/observe/logger.ts'
+import { configFile } from '../support/config-file.ts'
 import { startTestSidecar, testConfig, until } from '../support/sidecar.ts'
 import { openSocket, openSse } from '../support/streams.ts'
 import { bearerTokens } from '../support/tokens.ts'
@@ -38,7 +39,7 @@ test('/healthz is true while the sidecar runs, whatever the server does', async 
 
 for (const topology of ['per-session', 'shared']) {
   test(`${topology}: /readyz is true as soon as the server answers, without any client`, async (t) => {
-    const { adminUrl } = await startTestSidecar(t, { server: ['--init-delay=700'], flags: { topology } })
+    const { adminUrl } = await startTestSidecar(t, { server: ['--init-delay=2000'], flags: { topology } })
     const before = await readyz(adminUrl)
     t.equal(before.status, 503)
     t.match(before.json, { ready: false, reason: 'the MCP server does not answer' })
@@ -48,10 +49,12 @@ for (const topology of ['per-session', 'shared']) {
 }
 
 test('/readyz is false from the moment the sidecar is told to stop', async (t) => {
-  const { sidecar, url, adminUrl, metric } = await startTestSidecar(t)
+  const { sidecar, url, adminUrl, metric } = await startTestSidecar(t, {
+    config: { shutdownGraceMs: 20_000 },
+  })
   const session = await openSession(url)
   t.equal((await readyz(adminUrl)).status, 200)
-  const calling = post(url, call(1, 'sleep', { ms: 500 }), session)
+  const calling = post(url, call(1, 'sleep', { ms: 2000 }), session)
   await until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === 1, 'a call is in flight')
   const stopping = sidecar.stop()
   const answer = await readyz(adminUrl)
@@ -63,7 +66,7 @@ test('/readyz is false from the moment the sidecar is told to stop', async (t) =
 
 test('shared: /readyz is false while a crashed server is being restarted', async (t) => {
   const { url, adminUrl } = await startTestSidecar(t, {
-    server: ['--init-delay=500'],
+    server: ['--init-delay=1500'],
     flags: { topology: 'shared' },
   })
   const session = await openSession(url)
@@ -85,9 +88,13 @@ function parse(t: Test, text: string): Map<string, number> {
   return values
 }
 
+/** Little time for the tool that never answers; what answers has enough, however slow the machine is. */
+const hangTimesOut = { timeouts: [{ tools: ['hang'], timeout: '300ms' }] }
+
 test('/metrics counts calls by method and outcome, with their durations', async (t) => {
   const { url, metrics, adminUrl } = await startTestSidecar(t, {
-    config: { ...onlySessions, limits: { requestTimeoutMs: 300 } },
+    flags: configFile(t, hangTimesOut),
+    config: onlySessions,
   })
   const session = await openSession(url)
   await post(url, call(1, 'echo'), session)
@@ -97,7 +104,7 @@ test('/metrics counts calls by method and outcome, with their durations', async 
   await post(url, rpc(5, 'tools/list'), session)
   await post(url, rpc(6, 'x/first-of-a-kind'), session)
   await post(url, rpc(7, 'x/second-of-a-kind'), session)
-  const cancelled = post(url, call(8, 'hang'), session)
+  const cancelled = post(url, call(8, 'sleep', { ms: 60_000 }), session)
   const values = async (): Promise<Map<string, number>> => parse(t, await metrics())
   await until(async () => (await values()).get('mcp_sidecar_calls_in_flight') === 1, 'it is in flight')
   await post(url, { jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: 8 } }, session)
@@ -235,8 +242,7 @@ test('tokens, session ids and payloads stand in no log line', async (t) => {
   const marker = 'MARKER-b7f3'
   const all = bearerTokens(t, 'alice')
   const { url, base, logs } = await startTestSidecar(t, {
-    flags: { ...all.flags, webSocket: true, logLevel: 'trace' },
-    config: { limits: { requestTimeoutMs: 400 } },
+    flags: { ...configFile(t, hangTimesOut), ...all.flags, webSocket: true, logLevel: 'trace' },
   })
   const alice = all.of('alice')
   const session = await openSession(url, { headers: alice, capabilities: { sampling: {} } })

@@ -468,7 +468,7 @@ test('with one server process for all, SDK clients do with server-everything wha
     await play(route, target, {}, async (peer) => {
       const gone = new AbortController()
       const { signal } = gone
-      const answer = peer.call('trigger-long-running-operation', { duration: 0.5, steps: 1 }, { signal })
+      const answer = peer.call('trigger-long-running-operation', { duration: 2, steps: 1 }, { signal })
       await peer.ping()
       gone.abort()
       await t.rejects(answer)

@@ -119,7 +119,7 @@ test('a call that goes on is given up when the grace is over', async (t) => {
   await begun()
   await reload(narrow)
   t.match((await running).error, { data: { reason: 'ERR_UPSTREAM_EXIT' } })
-  t.notOk(alive(old))
+  await until(() => !alive(old), 'its process is gone')
 })
 
 test('a shared server of before a reload is not started again', async (t) => {

@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { systemClock } from '../../src/observe/clock.ts'
+import { forwardClock } from '../support/forward-clock.ts'
 import {
   ask,
   begin,
@@ -41,6 +42,9 @@ const everythingServer = serverCommand(
   'stdio',
 )
 const capabilities = everything
+
+/** What a server waits before it does what its client should not miss, on a busy machine too. */
+const patienceMs = 1500
 
 /** A clock of which the time since 1970 can be put forward: seals expire by it, timers do not. */
 const skewed = { ms: 0 }
@@ -547,7 +551,7 @@ t.test('a retry that no longer declares what is asked gets -32021, and the call 
 
 t.test('a server that ends the call while its client is away: the retry gets the result', async (t) => {
   const { url, logs } = interviews
-  const request = tool('first', 'hurry', { owner: 'alice', call: 'hurry', ms: 150 }, { capabilities })
+  const request = tool('first', 'hurry', { owner: 'alice', call: 'hurry', ms: patienceMs }, { capabilities })
   const { state } = await toQuestion(url, request)
   const said_ = (): boolean => logs.some((line) => JSON.stringify(line).includes('did not wait'))
   await until(said_, 'the server has given up')
@@ -561,7 +565,7 @@ t.test(
   'a server that takes its question back while its client is away: the answer goes nowhere',
   async (t) => {
     const { url } = interviews
-    const request = tool('first', 'again', { owner: 'alice', call: 'back', ms: 150 }, { capabilities })
+    const request = tool('first', 'again', { owner: 'alice', call: 'back', ms: patienceMs }, { capabilities })
     const { state } = await toQuestion(url, request)
     const answer = await ask(url, retry(request, 2, { q1: accepted('late') }, state), alice)
     t.match(said(answer.json), /never mind/)
@@ -612,8 +616,10 @@ t.test('on a WebSocket it is bound to the principal as well, and to no connectio
 })
 
 t.test('a call that is asked about and never taken up again expires, and frees its process', async (t) => {
-  const clientInputMs = 1500
+  const clientInputMs = 60_000
+  const clock = forwardClock()
   const { url, logs, metric } = await start(t, interviewer, {
+    clock,
     config: {
       limits: { clientInputMs, processesPerPrincipal: 2, idleSessionMs: 200 },
       server: { poolSize: 2 },
@@ -624,6 +630,7 @@ t.test('a call that is asked about and never taken up again expires, and frees i
   // Both processes wait for their client: a third call has none, and is told so at once.
   const full = await ask(url, interview(3, 'full'), alice)
   t.match(full.json.error?.data, { reason: 'ERR_OVERLOADED' }, full.body)
+  clock.forward(clientInputMs)
   const stopped = (name: string): boolean =>
     logs.some((line) => JSON.stringify(line).includes(`stopped ${name}`))
   await until(() => stopped('gone 1') && stopped('gone 2'), 'both have expired')
@@ -659,7 +666,7 @@ t.test('who leaves a retry has cancelled the call, and its states are void', asy
   const slow = tool(
     'first',
     'interview',
-    { owner: 'alice', call: 'left', rounds: [['elicitation'], ['elicitation']], ms: 300 },
+    { owner: 'alice', call: 'left', rounds: [['elicitation'], ['elicitation']], ms: patienceMs },
     { capabilities },
   )
   const { state } = await toQuestion(url, slow)

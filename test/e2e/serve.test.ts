@@ -98,7 +98,7 @@ test('two sessions are two processes, each with the environment of that containe
   t.equal(childrenOf(server).length, 2, 'one connection for each')
   await send(url, 'DELETE', sessions[0])
   await until(() => childrenOf(server).length === 1, 'the end of a session is the end of its process')
-  t.notOk(alive(Number(pids[0])))
+  await until(() => !alive(Number(pids[0])), 'and of all that it started')
   t.equal(await ask(url, sessions[1], 'pid'), pids[1])
 })
 
@@ -174,7 +174,7 @@ test('a sidecar that starts before the container of the server waits for it', as
   t.match(before, { ready: false, enforcement: { verdict: 'refused', refused: /does not listen yet/ } })
   t.equal((await send(`${adminUrl}/healthz`, 'GET')).status, 200, 'it lives')
   await serve(t, { path })
-  await until(() => sidecar.ready, 'it is ready', 10_000)
+  await until(() => sidecar.ready, 'it is ready')
   const { verdict, mechanisms } = sidecar.enforcement
   t.equal(verdict, 'weakened', 'what the launcher has measured')
   t.ok(mechanisms.some(({ mechanism, active }) => mechanism === 'seccomp' && active))
@@ -288,7 +288,8 @@ test('row 83: who may connect', async (t) => {
   t.test('not a process of its own container, unless it was told so', async (t) => {
     const serving = await serve(t, { args: [] })
     t.strictSame((await talk(serving.path, bareStart(['true']))).frames, [])
-    t.match(serving.said, /refused: it is a process of this container/)
+    const refusal = /refused: it is a process of this container/
+    await until(() => refusal.test(serving.said), 'the launcher says why')
     const { sidecar, logs } = await startOrWhy(t, serving.path)
     t.equal(sidecar, undefined)
     t.match(logs, /closed the connection without a report; its own output says why/)
@@ -308,7 +309,7 @@ test('row 83: who may connect', async (t) => {
     chmodSync(join(path, '..', '..'), 0o755)
     const strict = await serve(t, { path, uid: 65_534, gid: 0 })
     t.strictSame((await talk(strict.path, bareStart(['true']))).frames, [])
-    t.match(strict.said, /refused: its uid is not the sidecar's/)
+    await until(() => /refused: its uid is not the sidecar's/.test(strict.said), 'the launcher says why')
     await strict.kill('SIGTERM')
     const told = await serve(t, {
       ...{ path, uid: 65_534, gid: 0 },

@@ -13,7 +13,7 @@ const resource = 'https://mcp.example/mcp'
 const key = signingKey('k')
 const clock = forwardClock()
 const jwt = { issuer, jwksFile: 'jwks.json', clockTolerance: '0s' }
-const { url, base, logs } = await startTestSidecar(t, {
+const { url, base, logs, metric } = await startTestSidecar(t, {
   flags: configFile(
     t,
     { auth: { resource, jwt }, listen: { webSocket: true } },
@@ -43,14 +43,14 @@ async function longWays(headers: Record<string, string>) {
 }
 
 t.test('what is open for long ends with the token that opened it, and no earlier', async (t) => {
-  const short = await longWays(tokenOf('alice', 60))
+  const short = await longWays(tokenOf('alice', 120))
   const long = await longWays(tokenOf('alice', 600))
   const open = ({ get, sse, socket, listening }: typeof short): boolean[] => [
     ...[!get.isClosed(), !sse.isClosed(), socket.closed() === undefined, !listening.isClosed()],
   ]
-  clock.forward(50_000)
+  clock.forward(60_000)
   t.same(open(short), [true, true, true, true], 'not before')
-  clock.forward(11_000)
+  clock.forward(61_000)
   await until(() => !open(short).includes(true), `all are closed, not ${open(short)}`)
   t.match(short.socket.closed(), { code: 4401 })
   t.same(
@@ -109,12 +109,12 @@ t.test(
 t.test('a call that began with a good token is answered, though it ends meanwhile', async (t) => {
   const headers = tokenOf('alice', 30)
   const session = await openSession(url, { headers })
-  const inSession = post(url, call('s', 'sleep', { ms: 500 }), session)
-  const modern = ask(url, tool('m', 'sleep', { ms: 500 }), headers)
-  await until(async () => (await post(url, call('c', 'pid'), session)).status === 200, 'the calls are there')
+  const inSession = post(url, call('s', 'sleep', { ms: 1500 }), session)
+  const modern = ask(url, tool('m', 'sleep', { ms: 1500 }), headers)
+  await until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === 2, 'the calls are let in')
   clock.forward(31_000)
   for (const answer of await Promise.all([inSession, modern])) {
     t.equal(answer.status, 200)
-    t.match(answer.messages.at(-1), { result: { content: [{ text: 'slept 500' }] } })
+    t.match(answer.messages.at(-1), { result: { content: [{ text: 'slept 1500' }] } })
   }
 })

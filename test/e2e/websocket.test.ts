@@ -1,21 +1,19 @@
+import { once } from 'node:events'
 import t from 'tap'
 import { WebSocket } from 'ws'
-import { systemClock } from '../../src/observe/clock.ts'
+import { forwardClock } from '../support/forward-clock.ts'
 import { RawConnection } from '../support/raw.ts'
 import { isRefusal, refused } from '../support/refusal.ts'
 import { startTestSidecar, until } from '../support/sidecar.ts'
 import { awaited, openSocket, type SocketClient, upgradeAnswer } from '../support/streams.ts'
 import { call, initialize, openSession, post, send } from '../support/wire.ts'
 
-const pingMs = 30_000
-// Pings come every half minute; the clock of this sidecar makes that a tenth of a second.
 const { base, url, metric } = await startTestSidecar(t, {
   config: {
     listen: { webSocket: true },
     limits: { requestBodyBytes: 200_000, sessions: 20 },
     server: { warmSpares: 0 },
   },
-  clock: { ...systemClock, after: (ms, then) => systemClock.after(ms === pingMs ? 100 : ms, then) },
 })
 const port = Number(new URL(base).port)
 const shared = await openSocket(base, { version: '2025-06-18' })
@@ -210,15 +208,31 @@ t.test('a ping is answered', async (t) => {
 })
 
 t.test('a quiet client is pinged, and cut off when it does not answer', async (t) => {
-  let pings = 0
-  shared.socket.on('ping', () => {
-    pings++
-  })
+  const clock = forwardClock()
+  const { base, config } = await startTestSidecar(t, { clock, config: { listen: { webSocket: true } } })
+  const alive = await openSocket(base)
   const dead = new WebSocket(`${base.replace('http', 'ws')}/ws`, 'mcp', { autoPong: false })
-  const closed = new Promise<number>((resolve) => dead.on('close', resolve))
-  t.equal(await closed, 1006, 'cut off')
-  await until(() => pings >= 2, 'pings to the other')
-  t.equal(shared.closed(), undefined, 'who answers stays')
+  const pings = { alive: 0, dead: 0 }
+  alive.socket.on('ping', () => pings.alive++)
+  dead.on('ping', () => pings.dead++)
+  let code: number | undefined
+  dead.on('close', (with_: number) => {
+    code = with_
+  })
+  await once(dead, 'open')
+  for (let round = 1; round <= 3; round++) {
+    clock.forward(config.listen.keepAliveMs)
+    await until(() => pings.alive === round && (code !== undefined || pings.dead === round), `ping ${round}`)
+    // The sidecar has read the pong when it answers what was sent after it.
+    const answered = once(alive.socket, 'pong')
+    alive.socket.ping()
+    await answered
+    if (round === 1) t.equal(code, undefined, 'not at once')
+  }
+  t.same(pings, { alive: 3, dead: 1 })
+  t.equal(code, 1006, 'cut off')
+  t.equal(alive.closed(), undefined, 'who answers stays')
+  alive.close()
 })
 
 t.test('closing the socket cancels what is in flight and ends the session', async (t) => {
@@ -323,9 +337,9 @@ t.teardown(() => shared.close())
 
 t.test('a slow start is waited for, however many pings go unanswered meanwhile', async (t) => {
   const { base } = await startTestSidecar(t, {
-    server: ['--init-delay=900'],
+    server: ['--init-delay=2500'],
     flags: { webSocket: true },
-    config: { listen: { keepAliveMs: 100 }, server: { warmSpares: 0, era: 'legacy' } },
+    config: { listen: { keepAliveMs: 1000 }, server: { warmSpares: 0, era: 'legacy' } },
   })
   const socket = await openSocket(base)
   t.match(await socket.request(initialize('2025-11-25')), { result: { protocolVersion: '2025-11-25' } })
