@@ -11,6 +11,8 @@ export interface FlowOptions {
 
 /** A reader over its limit that takes nothing for this long does not read. Milliseconds. */
 const stallMs = 1000
+/** A look that comes so much too late came before the sockets were looked after: it says nothing of the reader. Milliseconds. */
+const lateMs = 250
 /** What a session leaves behind has this long to be read after its end. Milliseconds. */
 const lingerMs = 1000
 
@@ -93,13 +95,16 @@ export class Flow {
   }
 
   #watchProgress(): Timer {
+    let due = this.#clock.now() + stallMs
     const timer = this.#clock.after(stallMs, () => {
       const taken = this.#taken
       const pulse = this.#pulse
-      if (taken <= this.#seen && pulse === this.#seenPulse) this.#onStalled()
+      const late = this.#clock.now() > due + lateMs
+      if (!late && taken <= this.#seen && pulse === this.#seenPulse) this.#onStalled()
       else {
         this.#seen = taken
         this.#seenPulse = pulse
+        due = this.#clock.now() + stallMs
         timer.refresh()
       }
     })

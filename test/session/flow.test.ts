@@ -166,6 +166,16 @@ t.test('one that takes something now and then is not, be it a part of a write', 
   t.same(calls, ['stalled'])
 })
 
+t.test('a sidecar that stood still itself does not blame the reader', async (t) => {
+  const { flow, calls, clock } = flowOf(false, 100 * KiB)
+  const target = new Target()
+  write(flow, target, 120 * KiB)
+  clock.pass(3000)
+  t.same(calls, [], 'what the reader took meanwhile is not known yet')
+  clock.pass(1000)
+  t.same(calls, ['stalled'])
+})
+
 t.test('one that has caught up is not watched any more', async (t) => {
   const { flow, calls, clock } = flowOf(false, 100 * KiB)
   const target = new Target()
