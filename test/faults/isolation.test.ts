@@ -4,7 +4,7 @@ import { connectPeer, type Json, type Peer, type TransportName, transports } fro
 import { startTestSidecar, type TestOptions, type TestSidecar, until } from '../support/sidecar.ts'
 import { openSocket, openSse, type SocketClient } from '../support/streams.ts'
 import { bearerTokens } from '../support/tokens.ts'
-import { call, follow, initialize, open, openSession, post, send } from '../support/wire.ts'
+import { call, follow, held, initialize, open, openSession, post, released, send } from '../support/wire.ts'
 
 // On a busy machine the property takes minutes.
 tap.setTimeout(300_000)
@@ -558,10 +558,6 @@ const rpc = (id: string | number, method: string, params: object = {}) => ({
   params,
 })
 const textOf = (message: Json): string => message.result.content[0].text
-/** A call that is answered when the test says so. */
-const held = (id: string | number, name: string) =>
-  call(id, 'script', { owner: 'test', call: name, steps: [] })
-const release = (name: string): object => notification('notifications/step', { call: name })
 
 /** What this client has been sent besides answers. */
 async function unasked(client: SocketClient): Promise<Json[]> {
@@ -659,12 +655,12 @@ tap.test('a subscription that is under way counts when another one ends', async 
   const uri = 'test://shared'
   const first = a.request(rpc(1, 'resources/subscribe', { uri }))
   await inFlight(both, 1)
-  a.send(release('subscribe'))
+  a.send(released('subscribe'))
   await first
   const subscribing = b.request(rpc(1, 'resources/subscribe', { uri }))
   await inFlight(both, 1)
   await a.request(rpc(2, 'resources/unsubscribe', { uri }))
-  b.send(release('subscribe'))
+  b.send(released('subscribe'))
   t.match(await subscribing, { id: 1, result: {} })
   const methods = (await receivedByServer(b)).map(({ method }) => method)
   t.notOk(methods.includes('resources/unsubscribe'), `the server was told ${methods.join(', ')}`)
@@ -705,7 +701,7 @@ tap.test('progress and cancellation of a client touch only what is its own', asy
   a.send(progress('a'))
   a.send({ jsonrpc: '2.0', id, result: {} })
   t.match(await asking, { id: 1, result: {} })
-  b.send(release('other'))
+  b.send(released('other'))
   t.match(await other, { id: 2, result: {} })
   t.match(await receivedByServer(a), [
     { method: 'notifications/initialized' },
@@ -753,7 +749,7 @@ tap.test('a question is refused while calls of two sessions may have caused it',
   await inFlight(both, 1)
   const asked = await a.request(call(1, 'ask', { method: 'elicitation/create' }))
   t.match(JSON.parse(textOf(asked)), { error: { code: -32603, data: { reason: 'ERR_NO_CLIENT' } } })
-  b.send(release('other'))
+  b.send(released('other'))
   await other
   t.strictSame([...(await unasked(a)), ...(await unasked(b))], [])
   t.equal(
@@ -779,7 +775,7 @@ tap.test('a question of a cancelled call goes to nobody while another session ha
   a.send(notification('notifications/step', { call: 'c', all: true }))
   // The answer to the ping says that the step has been passed on before what follows.
   await unasked(a)
-  b.send(release('other'))
+  b.send(released('other'))
   await other
   t.strictSame([...(await unasked(a)), ...(await unasked(b))], [])
 })
@@ -793,7 +789,7 @@ tap.test('a question during a method that is not known reaches nobody else', asy
   a.send(rpc(1, 'x/ask', { method: 'sampling/createMessage', params: { secret: 'of a' } }))
   // The answer to the ping says that the question has been passed on before what follows.
   await unasked(a)
-  b.send(release('other'))
+  b.send(released('other'))
   await other
   t.strictSame(await unasked(b), [], 'b was not asked')
 })

@@ -14,7 +14,7 @@ import {
   until,
 } from '../support/sidecar.ts'
 import { bearerTokens } from '../support/tokens.ts'
-import { call, follow, initialize, open, openSession, post, send } from '../support/wire.ts'
+import { call, follow, held, initialize, open, openSession, post, released, send } from '../support/wire.ts'
 
 // Much of this is waiting for processes to go.
 tap.jobs = 4
@@ -28,14 +28,6 @@ const textOf = (answer: { json: { result: { content: { text: string }[] } } }): 
   answer.json.result.content[0]?.text ?? ''
 const exitError = { code: -32603, data: { source: 'mcp-sidecar', reason: 'ERR_UPSTREAM_EXIT' } }
 const readyz = async (adminUrl: string): Promise<number> => (await fetch(`${adminUrl}/readyz`)).status
-/** A call that is answered when the test says so. */
-const held = (id: string | number, name: string) =>
-  call(id, 'script', { owner: 'test', call: name, steps: [] })
-const release = (name: string) => ({
-  jsonrpc: '2.0',
-  method: 'notifications/step',
-  params: { call: name },
-})
 const pauses = (logs: readonly LogLine[]): number[] =>
   logs.flatMap(({ fields }) => (typeof fields['pauseMs'] === 'number' ? [fields['pauseMs']] : []))
 
@@ -254,7 +246,7 @@ test('a crash fails exactly the calls in flight, in band, and ends their session
   const after = await post(url, call(4, 'echo'), session)
   t.equal(after.status, 404)
   t.match(after.json, { id: 4, error: { code: -32600, data: { reason: 'ERR_SESSION_UNKNOWN' } } })
-  await post(url, release('elsewhere'), other)
+  await post(url, released('elsewhere'), other)
   t.match(textOf(await elsewhere), '"call":"elsewhere"')
   t.equal((await post(url, initialize())).status, 200)
 })
@@ -509,7 +501,7 @@ test('a session with a call in flight is not given up at the limit', async (t) =
   const calling = post(url, held(1, 'busy'), busy)
   await until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === 1, 'the call is in flight')
   t.equal((await post(url, initialize())).status, 503, 'there is no room')
-  await post(url, release('busy'), busy)
+  await post(url, released('busy'), busy)
   t.match(textOf(await calling), '"call":"busy"')
   t.equal((await post(url, initialize())).status, 200)
 })

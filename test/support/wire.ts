@@ -80,14 +80,17 @@ export const call = (id: string | number, name: string, args: object = {}, meta?
   params: { name, arguments: args, ...(meta === undefined ? {} : { _meta: meta }) },
 })
 
-/** A call that the scripted server leaves open until it is {@link released}, whatever time that takes. */
-export const held = (id: string | number) => call(id, 'script', { call: String(id), steps: [] })
+/**
+ * A call that the scripted server leaves open until it is {@link released}, whatever time that takes. Callers of one server
+ * process who may choose the same id give it different names.
+ */
+export const held = (id: string | number, name = String(id)) => call(id, 'script', { call: name, steps: [] })
 
-/** What has the server answer that call. */
-export const released = (id: string | number) => ({
+/** What has the server answer the call of that name. */
+export const released = (name: string | number) => ({
   jsonrpc: '2.0',
   method: 'notifications/step',
-  params: { call: String(id) },
+  params: { call: String(name) },
 })
 
 /** A Streamable HTTP session: its headers, for further requests. */
