@@ -24,7 +24,7 @@ const inFlight = async ({ adminUrl }: CliProcess, count: number): Promise<void> 
 test('nothing is left of servers, their children and the reaper when the sidecar is killed', async (t) => {
   const servers = pidFile(t)
   const grandchildren = pidFile(t)
-  // With a given era no further process is started to find it out, which would be a child without a pid yet.
+  // With a given era no further process is started to find it out.
   const flags = ['--server-era', 'legacy']
   const cli = await startCli(t, flags, [...scriptedCommand, '--ignore-sigterm', `--pid=${servers.path}`])
   const session = await openSession(cli.url)
@@ -35,8 +35,9 @@ test('nothing is left of servers, their children and the reaper when the sidecar
   await servers.wrote(2)
   await grandchildren.wrote(1)
   const reapers = (): number[] => childrenOf(cli.pid).filter((pid) => !servers.pids.includes(pid))
-  const [reaper = 0, ...others] = reapers()
-  t.ok(reaper > 0 && others.length === 0, 'besides the servers there is the reaper')
+  // On a slow machine the sidecar tries one server more, which has no pid in the file at first.
+  await until(() => reapers().length === 1, 'besides the servers there is the reaper')
+  const [reaper = 0] = reapers()
   process.kill(reaper, 'SIGKILL')
   await until(() => reapers().some((pid) => pid !== reaper), 'a reaper that was killed is replaced')
   const children = childrenOf(cli.pid)
