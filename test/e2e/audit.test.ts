@@ -403,8 +403,16 @@ t.test('a reload that changes what is recorded loses no line, not of calls under
     const calling = ask(url, tool(id, name, args), alice)
     await until(async () => (await metric('mcp_sidecar_calls_in_flight ')) === 1, 'a call is in flight')
     await act()
-    await post(url, released(id), session)
-    await calling
+    let answered = false
+    const answer = calling.finally(() => {
+      answered = true
+    })
+    // On its way here it may overtake the call.
+    await until(async () => {
+      await post(url, released(id), session)
+      return answered
+    }, 'the call is answered')
+    await answer
   }
   const audit = { ...config.policy.audit, includeRequestData: true } as typeof config.policy.audit
   await during('under-way', () => sidecar.reload({ ...config, policy: { ...config.policy, audit } }))

@@ -93,12 +93,12 @@ t.test(
   async (t) => {
     const child = logging(`
     const log = create()
-    log.info({}, 'first')
-    log.info({}, 'second')
     process.on('SIGUSR2', () => {
       setInterval(() => log.info({}, 'x'.repeat(50_000)), 5)
       setTimeout(() => process.exit(0), 500)
-    })`)
+    })
+    log.info({}, 'first')
+    log.info({}, 'second')`)
     t.teardown(() => child.kill('SIGKILL'))
     const stderr = collected(child.stderr)
     let text = ''

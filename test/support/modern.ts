@@ -104,7 +104,7 @@ export function headersOf({ method, params }: Pick<Request, 'method' | 'params'>
   }
 }
 
-const patienceMs = 10_000
+const patienceMs = 30_000
 
 /** Fails where nothing comes, with the request, rather than to wait until the runner gives up. */
 function soon<T>(coming: Promise<T>, message: unknown): Promise<T> {
